@@ -1,0 +1,123 @@
+"""paraschut: prepare, submit and watch batches of jobs, on a laptop or a cluster, with no server.
+
+Import it as ``psu``. The names below are all there is; each is imported when it is first used, so that
+``import paraschut`` costs a job almost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paraschut.change import (
+        boost_batch_priority,
+        qdel_batch,
+        qdel_job,
+        remove_batch,
+        remove_batch_by_state,
+        set_batch_field,
+        set_job_field,
+    )
+    from paraschut.dashboard import get_queue, print_log
+    from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
+    from paraschut.errors import (
+        BatchExistsError,
+        ConfigError,
+        ExecutorError,
+        FilterError,
+        JobError,
+        NotFoundError,
+        NotInJobError,
+        ParaschutError,
+        SchemaError,
+        ScriptError,
+        StaleJobError,
+        StoreBusyError,
+        StoreError,
+        SubmitError,
+        TrustError,
+    )
+    from paraschut.executors.file import FileJobExecutor
+    from paraschut.executors.local import LocalJobExecutor
+    from paraschut.prepare import (
+        add_batch_to_queue,
+        add_job_to_queue,
+        generate_data,
+        generate_script,
+        get_job_template,
+        load_data,
+    )
+    from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
+    from paraschut.submitter import periodic_submitter
+
+    ClusterID: str | None
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "change": (
+        "boost_batch_priority",
+        "qdel_batch",
+        "qdel_job",
+        "remove_batch",
+        "remove_batch_by_state",
+        "set_batch_field",
+        "set_job_field",
+    ),
+    "dashboard": ("get_queue", "print_log"),
+    "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
+    "errors": (
+        "BatchExistsError",
+        "ConfigError",
+        "ExecutorError",
+        "FilterError",
+        "JobError",
+        "NotFoundError",
+        "NotInJobError",
+        "ParaschutError",
+        "SchemaError",
+        "ScriptError",
+        "StaleJobError",
+        "StoreBusyError",
+        "StoreError",
+        "SubmitError",
+        "TrustError",
+    ),
+    "executors.file": ("FileJobExecutor",),
+    "executors.local": ("LocalJobExecutor",),
+    "prepare": (
+        "add_batch_to_queue",
+        "add_job_to_queue",
+        "generate_data",
+        "generate_script",
+        "get_job_template",
+        "load_data",
+    ),
+    "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
+    "submitter": ("periodic_submitter",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - each is a string; the table is where they are listed
+    "ClusterID",
+    "__version__",
+    *_HOME_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ClusterID":
+        return os.environ.get("PARASCHUT_CLUSTERID")
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'paraschut' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"paraschut.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

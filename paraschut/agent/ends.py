@@ -1,0 +1,111 @@
+"""The files that wrappers append the ends of local jobs to, and what they mean for the index.
+
+A line is written once, by the wrapper that saw the end; it is folded by the agent, or by whoever holds the
+agent's lock when there is no agent. Folding a line again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Container, Iterable
+from typing import Any, NamedTuple
+
+from paraschut.process import boot_id, start_ticks
+from paraschut.reconcile import Found, Kind, judge
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt
+
+
+class Folded(NamedTuple):
+    """What a line said."""
+
+    process: str
+    key: Key | None
+
+
+def files(folder: str) -> list[str]:
+    """Return the files of ends in an agent's folder."""
+    try:
+        return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.startswith("ends."))
+    except FileNotFoundError:
+        return []
+
+
+def read(path: str, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole lines of a file from an offset on, and where they end."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    whole, newline, _ = data.rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()], offset + len(whole) + len(newline)
+
+
+def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Folded]:
+    """Fold lines inside the caller's transaction."""
+    folded = []
+    for line in lines:
+        if line.get("not_started"):
+            _give_back(db, line["process"], host)
+            folded.append(Folded(line["process"], None))
+            continue
+        key = Key(*line["key"])
+        ended = Ended(line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"])
+        fold_end(db, key, ended)
+        folded.append(Folded(line["process"], key))
+    return folded
+
+
+def fold_end(db: Statements, key: Key, ended: Ended) -> None:
+    """Fold one end, with its verdict."""
+    row = db.row("job_and_reason", **key._asdict())
+    if row is None:  # the batch was removed
+        return
+    found = Found(ended.started, ended.ended, ended.code, ended.signal, cause=row["reason"])
+    current = row["attempt"] == key.n
+    verdict = judge(row["state"] if current else "", found, 0, 0, complete_on_exit=bool(row["complete_on_exit"]))
+    end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
+
+
+def _give_back(db: Statements, process: str, host: str) -> None:
+    # The agent had committed the start and died before it told the wrapper: back into the queue.
+    for row in db.rows("started_in", host=host, process=f"{process}:{boot_id()}"):
+        key = Key(row["BatchID"], row["JobIndex"], row["n"])
+        if db.changed("attempt_not_started", **key._asdict(), process=f"{process}:{boot_id()}"):
+            db.run("job_not_started", **key._asdict())
+
+
+def is_alive(process: str) -> bool:
+    """Return whether the wrapper of that name still runs on this machine."""
+    pid, ticks, boot = process.split(":")
+    return boot == boot_id() and start_ticks(int(pid)) == int(ticks)
+
+
+def dead(db: Statements, host: str) -> set[str]:
+    """Return the wrappers of running attempts that are gone; to be asked before the lines are read."""
+    return {row["process"] for row in db.rows("running", host=host) if not is_alive(row["process"])}
+
+
+def fold_dead(db: Statements, host: str, gone: Container[str], now: float, grace: float) -> list[str]:
+    """Judge the attempts whose wrapper is gone without a line; return the ids of those found missing.
+
+    ``gone`` was found before the lines were read: a wrapper writes its line before it goes. One that is killed
+    takes its word with it; and so does a reboot.
+    """
+    missing = []
+    for row in db.rows("running", host=host):
+        if row["process"] not in gone:
+            continue
+        key = Key(row["BatchID"], row["JobIndex"], row["n"])
+        rebooted = not row["process"].endswith(f":{boot_id()}")
+        cause = row["reason"] or ("node failure (the machine was restarted)" if rebooted else None)
+        found = Found(row["started"], alive=False, absent_since=row["absent_since"], cause=cause)
+        verdict = judge("run", found, now, 0 if rebooted else grace, complete_on_exit=False)
+        if verdict.kind is Kind.MISSING:
+            end_attempt(db, key, Ended(row["started"], now, None, None), verdict.reason, complete=False)
+            missing.append(f"{row['token']}.{row['task']}")
+        else:
+            db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
+    return missing

@@ -1,0 +1,121 @@
+"""One local job while it runs: its wrapper, and what the wrapper is told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any, Self
+
+from paraschut.command import command_of, job_variables
+from paraschut.paths import Paths
+from paraschut.process import boot_id, start_ticks
+from paraschut.store.runtime import Key
+
+
+class Wrapper:
+    """The process around a job.
+
+    Attributes
+    ----------
+    process : str
+        Its name for all time: pid, start ticks and boot.
+    handle : socket.socket | int | None
+        What becomes readable when it ends; None where the system has nothing of that kind.
+    """
+
+    def __init__(self, process: str, handle: socket.socket | int | None) -> None:
+        self.process = process
+        self.handle = handle
+        self.hung_up = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return int(self.process.partition(":")[0])
+
+    @property
+    def left(self) -> bool:
+        """Whether it may have gone: only then is it worth asking the system."""
+        return self.hung_up or self.handle is None
+
+    @classmethod
+    def forked(cls, launcher: socket.socket, ends: str) -> Self:
+        """Ask the launcher for one."""
+        mine, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(launcher, [json.dumps({"ends": ends}).encode()], [theirs.fileno()])
+        answer = launcher.recv(64)
+        if not answer:
+            mine.close()
+            raise ConnectionError("the launcher is gone")
+        pid = int(answer)
+        return cls(f"{pid}:{start_ticks(pid) or 0}:{boot_id()}", mine)
+
+    @classmethod
+    def adopted(cls, process: str) -> Self:
+        """Watch one that an earlier agent forked."""
+        handle = None
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                handle = os.pidfd_open(int(process.partition(":")[0]))
+        return cls(process, handle)
+
+    def send(self, spec: Mapping[str, Any]) -> None:
+        """Tell it its job: from now on the job runs, whatever becomes of us."""
+        data = json.dumps(spec).encode()
+        assert isinstance(self.handle, socket.socket)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.handle.sendall(b"%08x" % len(data) + data)
+
+    def dismiss(self) -> None:
+        """Let one go that has no job."""
+        assert isinstance(self.handle, socket.socket)
+        with contextlib.suppress(OSError):
+            self.handle.sendall(b"%08x" % 0)
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching it."""
+        if isinstance(self.handle, socket.socket):
+            self.handle.close()
+        elif self.handle is not None:
+            os.close(self.handle)
+        self.handle = None
+
+
+class Running:
+    """A job that runs on this machine."""
+
+    def __init__(self, key: Key, cluster_id: str, asked: dict[str, Any], wrapper: Wrapper, started: float) -> None:
+        self.key = key
+        self.cluster_id = cluster_id
+        self.asked = asked
+        self.wrapper = wrapper
+        self.started = started
+        self.pinned: list[int] = []
+        #: Why it must end; goes into the index before it is ended.
+        self.reason: str | None = None
+        #: Whether somebody asked for its end.
+        self.doomed = False
+        self.killed_at: float | None = None
+
+
+def spec_of(
+    row: Mapping[str, Any], running: Running, environment: Mapping[str, str], paths: Paths
+) -> dict[str, Any]:
+    """Return what a wrapper must know of a job."""
+    fields = json.loads(row["metadata"])
+    key = running.key
+    workdir = fields.get("workdir") or row["workdir"] or paths.folder
+    mine = job_variables(paths.index, *key, row["token"], row["task"], running.cluster_id)
+    return {
+        "key": list(key),
+        "command": command_of(str(fields["script"]), workdir),
+        "workdir": workdir,
+        "env": {**environment, **(fields.get("vars") or {}), **mine},
+        "logs": [paths.log(*key, "stdout"), paths.log(*key, "stderr")],
+        "cpus": running.pinned,
+    }

@@ -1,0 +1,32 @@
+"""Whether the end of a local job should make a pass."""
+
+from __future__ import annotations
+
+from paraschut.plan import worth_a_pass
+from paraschut.store.runtime import Statements
+
+
+def pass_is_due(db: Statements, max_jobs: int, *, idle: bool) -> bool:
+    """Return whether jobs of batches that were submitted before can be submitted now.
+
+    Parameters
+    ----------
+    idle : bool
+        Whether nothing waits for this machine: then any job is worth a pass.
+    """
+    heads = [row for row in db.rows("heads") if row["executor"] is not None]
+    if not heads:
+        return False
+    (active,) = db.run("active_count").fetchone()
+    room = max_jobs - active
+    if room <= 0:
+        return False
+    if idle:
+        return True
+    eligible = 0
+    for head in heads:
+        (count,) = db.run("ready_count", batch_id=head["BatchID"], priority=head["top"], most=room).fetchone()
+        eligible += count
+        if eligible >= room:
+            break
+    return worth_a_pass(eligible, active, max_jobs)

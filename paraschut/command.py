@@ -1,0 +1,70 @@
+"""From a job's fields to what is run: the command and the variables that let a job find itself.
+
+Part of the road of a job and of the agent: imports little.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+#: Begins the names of all variables by which a job finds itself.
+PREFIX = "PARASCHUT_"
+
+
+def command_of(script: str, workdir: str) -> tuple[str, ...]:
+    """Return the command for a job's script: a file, or a command line for ``/bin/sh``.
+
+    A file that may not be executed is run by the interpreter of its first line, else by ``/bin/sh``.
+    """
+    path = os.path.join(workdir, os.path.expanduser(script))
+    if "\n" in script or not os.path.isfile(path):
+        return ("/bin/sh", "-c", script)
+    if os.access(path, os.X_OK) and _shebang(path):
+        return (path,)
+    return (*(_shebang(path) or ("/bin/sh",)), path)
+
+
+def _shebang(path: str) -> tuple[str, ...]:
+    with open(path, "rb") as file:
+        first = file.readline(256)
+    if not first.startswith(b"#!"):
+        return ()
+    return tuple(os.fsdecode(first[2:]).split(None, 1))
+
+
+def job_variables(
+    index: str, batch_id: int, job_index: int, n: int, token: str, task: int, cluster_id: str
+) -> dict[str, str]:
+    """Return the variables by which a job finds itself, on every executor."""
+    return {
+        "PARASCHUT_INDEX": index,
+        "PARASCHUT_BATCHID": str(batch_id),
+        "PARASCHUT_JOBINDEX": str(job_index),
+        "PARASCHUT_ATTEMPT": str(n),
+        "PARASCHUT_TOKEN": token,
+        "PARASCHUT_TASK": str(task),
+        "PARASCHUT_CLUSTERID": cluster_id,
+    }
+
+
+def handed_on(environ: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    """Return the variables of a submitter that its jobs get; ``CONDA*`` stands for all that begin so.
+
+    Examples
+    --------
+    >>> handed_on({"PATH": "/bin", "CONDA_PREFIX": "/opt", "SECRET": "x"}, ("PATH", "CONDA*"))
+    {'PATH': '/bin', 'CONDA_PREFIX': '/opt'}
+    """
+    whole = {name for name in names if not name.endswith("*")}
+    starts = tuple(name[:-1] for name in names if name.endswith("*"))
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name in whole or name.startswith(starts)) and not name.startswith(PREFIX)
+    }
+
+
+def without_job(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what says which job it is of."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}

@@ -1,0 +1,290 @@
+"""Looks: gathers what the index and the executors say, and shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from paraschut import fold as folding
+from paraschut import job as jobs
+from paraschut.config import Config, load_config
+from paraschut.errors import JobError, NotFoundError, StoreError
+from paraschut.executors.base import JobExecutor
+from paraschut.paths import Paths
+from paraschut.process import identity
+from paraschut.render import render_queue
+from paraschut.store import views
+from paraschut.store.store import Store
+from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, spans_of
+
+#: Lines of the error log that a report on a missing job shows.
+_REPORT_LINES = 10
+
+
+def get_queue(
+    Verbose: bool = True,
+    ResetMissing: bool = False,
+    ReportMissing: bool = False,
+    Display: Collection[str] | None = None,
+    Filter: str = "",
+    Executor: JobExecutor | str | None = None,
+) -> dict[int, list[jobs.Job]] | None:
+    """Show where every batch stands.
+
+    A missing job is one that was submitted or ran, and is gone without having completed; its reason is shown.
+
+    Parameters
+    ----------
+    Verbose : bool
+        Whether to print; False returns the jobs instead.
+    ResetMissing : bool
+        Set missing jobs back to ``init``.
+    ReportMissing : bool
+        Print the end of the error log of each missing job.
+    Display : Collection[str] | None
+        Only these states (and ``'missing'``); None: all.
+    Filter : str
+        Only jobs that meet a condition, such as ``'name LIKE "%yeast%" AND BatchID > 20260101000000'``.
+    Executor : JobExecutor | str | None
+        Only judge jobs of this executor; None: of all.
+
+    Returns
+    -------
+    dict[int, list[Job]] | None
+        With ``Verbose=False``: the jobs by BatchID, without the values that would have to be unpickled.
+
+    Raises
+    ------
+    FilterError
+        If the Filter is not a condition.
+
+    Examples
+    --------
+    >>> get_queue(Display={"run", "missing"})  # doctest: +SKIP
+    """
+    config = load_config()
+    condition = _condition(Filter)
+    states = [Display] if isinstance(Display, str) else Display
+    if not os.path.exists(config.index):
+        if Verbose:
+            _show(render_queue([], Totals(0, 0, 0, 0, 0, ()), filtered=bool(Filter)))
+            return None
+        return {}
+    with Store.of(config) as store:
+        notes = _fold(store, config)
+        if ResetMissing:
+            _reset_missing(store, condition)
+        if not Verbose:
+            with store.reading() as connection:
+                return views.job_dicts(store, connection, condition, None if states is None else list(states))
+        rows, totals = summarise(store, condition, notes)
+        _show(render_queue(rows, totals, display=states, width=_width(), filtered=bool(Filter.strip())))
+        if ReportMissing:
+            for row in rows:
+                for one in row.missing:
+                    _report(store, row.batch_id, one)
+    return None
+
+
+def _fold(store: Store, config: Config) -> list[str]:
+    try:
+        return folding.fold(store, config, thorough=True)
+    except StoreError as error:
+        return [f"shown as the index has it, which could not be brought up to date: {error}"]
+
+
+def _condition(text: str) -> Any:
+    if not isinstance(text, str) or text.strip():
+        from paraschut.store.filters import compile_filter
+
+        return compile_filter(text)
+    return None
+
+
+def _show(text: str) -> None:
+    print(text)  # noqa: T201 - the dashboard
+
+
+def _width() -> int:
+    return max(60, min(shutil.get_terminal_size((100, 24)).columns, 160))
+
+
+def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[BatchRow], Totals]:
+    """Return what the dashboard shows: a row for each batch, and the totals."""
+    with store.reading() as connection:
+        islands = views.islands(connection, condition)
+        known = views.batches(connection)
+        online = views.online(connection)
+        missing = views.missing(connection, condition)
+        progress = views.progress(connection)
+        active = views.active_jobs(connection)
+    online -= {(batch_id, job_index) for batch_id, job_index, _, _ in missing}
+    by_batch: dict[int, list[int]] = {}
+    for batch_id, job_index in sorted(online):
+        by_batch.setdefault(batch_id, []).append(job_index)
+    gone: dict[int, list[MissingRow]] = {}
+    for batch_id, job_index, reason, n in missing:
+        gone.setdefault(batch_id, []).append(MissingRow(job_index, reason, n))
+    told: dict[int, list[tuple[int, float, str]]] = {}
+    for batch_id, job_index, fraction, message in progress:
+        told.setdefault(batch_id, []).append((job_index, fraction, message))
+    rows = []
+    count = complete = here = 0
+    for batch_id, group in groupby(islands, key=lambda island: island.batch_id):
+        states = []
+        for state, of_state in groupby(group, key=lambda island: island.state):
+            spans = tuple(Span(island.first, island.last) for island in of_state)
+            size = sum(span.last - span.first + 1 for span in spans)
+            active_here = by_batch.get(batch_id, []) if state in {"submit", "run", "spawn"} else []
+            lit = spans_of(index for index in active_here if any(span.first <= index <= span.last for span in spans))
+            states.append(StateRow(state, size, spans, lit))
+            count += size
+            complete += size if state in {"complete", "collected"} else 0
+            here += sum(span.last - span.first + 1 for span in lit)
+        info = known[batch_id]
+        rows.append(
+            BatchRow(
+                batch_id,
+                info.name or "",
+                info.data_type or "",
+                tuple(states),
+                tuple(gone.get(batch_id, ())),
+                tuple(told.get(batch_id, ())),
+            )
+        )
+    return rows, Totals(active, here, len(missing), complete, count, tuple(notes))
+
+
+def _reset_missing(store: Store, condition: Any) -> None:
+    with store.reading() as connection:
+        missing = views.missing(connection, condition)
+    wanted: dict[int, list[int]] = {}
+    for batch_id, job_index, _, _ in missing:
+        wanted.setdefault(batch_id, []).append(job_index)
+    store.change(wanted, {"state": "init"}, {}, who=identity(), now=time.time(), why="reset missing")
+
+
+def _report(store: Store, batch_id: int, one: MissingRow) -> None:
+    path = Paths(store.index).log(batch_id, one.job_index, one.attempt, "stderr")
+    _show(f"\n{batch_id}:{one.job_index} is missing: {one.reason}")
+    try:
+        for line in _tail(path, _REPORT_LINES):
+            _show(f"    {line}")
+    except FileNotFoundError:
+        _show(f"    its error log is empty ({path})")
+
+
+def print_log(
+    BatchID: int | Sequence[int],
+    JobIndex: int | Sequence[int],
+    LogKey: str = "stdout",
+    LogIndex: int | Sequence[int] = -1,
+    Lines: int | Iterable[int] | None = None,
+    RegEx: str | None = None,
+) -> None:
+    """Print what a job wrote, also while it runs.
+
+    Parameters
+    ----------
+    BatchID, JobIndex : int | Sequence[int]
+        The job; or several, all combinations of them.
+    LogKey : str
+        ``'stdout'`` or ``'stderr'``.
+    LogIndex : int | Sequence[int]
+        The attempt: -1 is the last, 0 the first.
+    Lines : int | Iterable[int] | None
+        A number n: the last n lines; an iterable: the lines of these numbers, from 0; None: all.
+    RegEx : str | None
+        Only lines in which this regular expression is found.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such job, or it has no such attempt; saying where the log was expected.
+
+    Examples
+    --------
+    >>> print_log(20260101000000, 3, "stderr", Lines=20)  # doctest: +SKIP
+    """
+    if LogKey not in {"stdout", "stderr"}:
+        raise JobError(f"LogKey is {LogKey!r}; it must be 'stdout' or 'stderr'.")
+    try:
+        pattern = None if RegEx is None else re.compile(RegEx)
+    except re.error as error:
+        raise JobError(f"RegEx {RegEx!r} is not a regular expression: {error}.") from error
+    chosen = Lines if Lines is None or isinstance(Lines, int) else sorted(set(Lines))
+    batches, indices, attempts = (
+        [one] if isinstance(one, int) else list(one) for one in (BatchID, JobIndex, LogIndex)
+    )
+    several = len(batches) * len(indices) * len(attempts) > 1
+    with Store.of(load_config()) as store:
+        for batch_id in batches:
+            for job_index in indices:
+                for number in attempts:
+                    path, n = _log_path(store, batch_id, job_index, number, LogKey)
+                    if several:
+                        _show(f"--- {batch_id}:{job_index}, attempt {n}, {LogKey}")
+                    for line in _log_lines(path, chosen, pattern):
+                        _show(line)
+
+
+def _log_path(store: Store, batch_id: int, job_index: int, number: int, key: str) -> tuple[str, int]:
+    with store.reading() as connection:
+        job = views.get_job(store, connection, batch_id, job_index)
+        attempts = views.attempts_of(connection, batch_id, job_index)
+    if not attempts:
+        raise NotFoundError(f"{jobs.label(job)} was not submitted yet, so it has no log. submit_jobs() submits it.")
+    try:
+        attempt = attempts[number]
+    except IndexError:
+        raise NotFoundError(
+            f"{jobs.label(job)} has {len(attempts)} attempts, so LogIndex must be between {-len(attempts)} and "
+            f"{len(attempts) - 1}; it is {number}."
+        ) from None
+    path = Paths(store.index).log(batch_id, job_index, attempt["n"], key)
+    if not os.path.exists(path):
+        if attempt["started"] is None:
+            raise NotFoundError(f"{jobs.label(job)} has not started yet. Its log will be {path}")
+        if attempt["ended"] is None:
+            return os.devnull, attempt["n"]
+        # Empty logs are removed at the end.
+        return os.devnull, attempt["n"]
+    return path, attempt["n"]
+
+
+def _log_lines(path: str, chosen: int | list[int] | None, pattern: re.Pattern[str] | None) -> Iterator[str]:
+    if isinstance(chosen, int):
+        lines: Iterable[str] = _tail(path, chosen)
+    elif chosen is None:
+        lines = _lines(path)
+    else:
+        wanted = set(chosen)
+        lines = (line for number, line in enumerate(_lines(path)) if number in wanted)
+    return (line for line in lines if pattern is None or pattern.search(line))
+
+
+def _lines(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def _tail(path: str, count: int) -> list[str]:
+    """Return the last lines of a file, reading no more than they need."""
+    if count <= 0:
+        return []
+    with open(path, "rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        data = b""
+        while position > 0 and data.count(b"\n") <= count:
+            step = min(position, 1 << 16)
+            position -= step
+            file.seek(position)
+            data = file.read(step) + data
+    return data.decode("utf-8", errors="replace").rstrip("\n").split("\n")[-count:] if data else []
+

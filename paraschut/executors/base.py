@@ -1,0 +1,227 @@
+"""What an executor is: a few small questions. Executors know schedulers, and no store.
+
+A subclass says what it needs to know of a job (``asked``), hands tasks over (``submit``), deletes them
+(``delete``) and looks for evidence of what became of them (``evidence``). Everything else, which jobs, when,
+and what the evidence means, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from paraschut.errors import ExecutorError
+from paraschut.resources import needs_of
+
+if TYPE_CHECKING:
+    from paraschut.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of one job, ready to be run.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the submission, from 0.
+    n : int
+        The number of the attempt, from 1.
+    command : tuple[str, ...]
+        What to run; the first is a program's path.
+    env : Mapping[str, str]
+        The variables of this job alone: its ``vars`` and PARASCHUT_*.
+    """
+
+    number: int
+    batch_id: int
+    job_index: int
+    n: int
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    workdir: str
+    stdout: str
+    stderr: str
+    resources: Mapping[str, Any]
+    options: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is handed to an executor at once.
+
+    Attributes
+    ----------
+    token : str
+        Names this submission for all time; letters and digits.
+    folder : str
+        Where its files belong; made by the executor if it needs one.
+    env : Mapping[str, str]
+        The variables that all its jobs get from their submitter.
+    """
+
+    token: str
+    index: str
+    folder: str
+    env: Mapping[str, str]
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That a task started: who took the right to start it, and when."""
+
+    task: int
+    holder: str
+    at: float
+    #: Whether the process that holds it still runs; None where that cannot be known here.
+    alive: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """That a task ended, as what ran it wrote down."""
+
+    task: int
+    code: int | None
+    signal: int | None
+    started: float
+    ended: float
+    host: str | None = None
+    max_rss: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an executor finds about one submission."""
+
+    marks: Mapping[int, Mark] = field(default_factory=dict)
+    exits: Mapping[int, Exit] = field(default_factory=dict)
+
+
+class JobExecutor(ABC):
+    """The base of all executors.
+
+    Parameters
+    ----------
+    queue : str | None
+        The queue (partition) of jobs that name none.
+    resources : Mapping[str, Any] | None
+        What jobs ask for that do not say otherwise, key by key.
+    options : Sequence[str]
+        More flags for the scheduler.
+    """
+
+    name: ClassVar[str]
+    #: Whether jobs on other hosts may open the index: it is then kept in a rollback journal.
+    other_hosts: ClassVar[bool] = False
+    #: Whether the index itself is the queue, so that nothing is written into a submission folder.
+    index_is_queue: ClassVar[bool] = False
+
+    def __init__(
+        self, queue: str | None = None, resources: Mapping[str, Any] | None = None, options: Sequence[str] = ()
+    ) -> None:
+        self.queue = queue
+        self.resources = dict(resources or {})
+        self.options = tuple(options)
+        needs_of(self.resources)
+
+    @classmethod
+    def configured(cls, config: Config) -> Self:
+        """Return one as the configuration says, for a name."""
+        del config
+        return cls()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a job asks for, in the units of the index.
+
+        Raises
+        ------
+        JobError
+            If a resource makes no sense; the job is then left in ``init``, and the pass says why.
+        """
+        needs = needs_of({**self.resources, **(job.get("resources") or {})})
+        asked = {"cpus": needs.cpus, "mem": needs.mem, "walltime": needs.walltime, "gpus": needs.gpus}
+        return {key: value for key, value in asked.items() if value}
+
+    @abstractmethod
+    def submit(self, submission: Submission) -> str:
+        """Hand tasks over; return the scheduler's id of the submission.
+
+        Raises
+        ------
+        SubmitError
+            If the scheduler refused; nothing of it will run.
+        """
+
+    @abstractmethod
+    def delete(self, submission: Submission, tasks: Sequence[int]) -> Collection[int]:
+        """See to it that tasks end, and that none of them starts; what has ended already is no error.
+
+        Returns those of which it is certain already.
+        """
+
+    def find(self, submission: Submission) -> str | None:
+        """Return the scheduler's id of a submission whose owner died before recording it; None if it never was."""
+        return submission.token
+
+    @abstractmethod
+    def evidence(self, folder: str) -> Evidence:
+        """Return what a submission's folder tells about its tasks."""
+
+    @abstractmethod
+    def qstat(self, cluster_id: str) -> dict[str, Any]:
+        """Return what the scheduler says of one task; empty if it does not know it."""
+
+    def get_job_id(self, environ: Mapping[str, str]) -> str | None:
+        """Return the id of the job that an environment is of, or None outside of jobs."""
+        return environ.get("PARASCHUT_CLUSTERID")
+
+    def get_job_summary(self, cluster_id: str) -> str | None:
+        """Return the scheduler's last words on a task as JSON, to be kept with its attempt."""
+        summary = self.qstat(cluster_id)
+        return json.dumps(summary) if summary else None
+
+    def isconnected(self) -> bool:
+        """Return whether this machine can submit."""
+        return True
+
+    def shutdown(self) -> None:
+        """Let go of what this executor holds; jobs go on."""
+
+
+def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
+    """Return an executor from its name, or as it was given.
+
+    Raises
+    ------
+    ExecutorError
+        If there is none of that name; naming those that there are.
+    """
+    if isinstance(which, JobExecutor):
+        return which
+    known = _registered()
+    if which not in known:
+        raise ExecutorError(
+            f"There is no executor named {which!r}. There are: {', '.join(sorted(known))}. Others are found through "
+            f"the entry point group 'paraschut.executors' of installed packages."
+        )
+    made: JobExecutor = known[which].load().configured(config)
+    return made
+
+
+def _registered() -> dict[str, Any]:
+    from importlib.metadata import EntryPoint, entry_points
+
+    group = "paraschut.executors"
+    own = {
+        "local": EntryPoint("local", "paraschut.executors.local:LocalJobExecutor", group),
+        "file": EntryPoint("file", "paraschut.executors.file:FileJobExecutor", group),
+    }
+    return {**{point.name: point for point in entry_points(group=group)}, **own}

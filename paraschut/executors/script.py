@@ -1,0 +1,394 @@
+r"""Shell scripts that run jobs: pieces for every executor whose jobs start from one. No store, no scheduler.
+
+A submission folder tells what became of its tasks::
+
+    script.sh       what runs them
+    7.run.0         task 7 was started; a symbolic link, whose target says by whom (the *mark*)
+    7.exit          task 7 ended: exit code, start, end (epoch seconds), host
+
+The right to start is taken by making the mark: making a link is exclusive, also on network file systems. Its
+target is ``<id of the task> <host> <pid> <nonce>``; the pid is that of the shell that watches over the job, and
+the nonce, where the system tells, ``<start ticks>.<boot id>`` of that process, so that it is known for all time.
+
+Values reach the shell only in single quotes, so they arrive as they are, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from shlex import quote
+from typing import NamedTuple
+
+from paraschut.errors import SubmitError
+from paraschut.executors.base import Exit, Submission, Task
+from paraschut.process import host_name
+
+#: The first word of a mark that was made so that its task can never start.
+RESET = "reset"
+SCRIPT = "script.sh"
+
+# Not the names that shells keep for themselves: to set them there fails, ends the shell or changes how it reads on.
+_NAME = re.compile(
+    r"(?!(BASH.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPTARG|OPTIND|PPID|PWD|RANDOM"
+    r"|SECONDS|SHELLOPTS|SRANDOM|UID|_)$)[A-Za-z_][A-Za-z0-9_]*"
+)
+_FILE = re.compile(r"(0|[1-9][0-9]{0,17})\.(?:(exit)|run\.(0|[1-9][0-9]{0,17}))")
+# 128 + the signal is what a shell says of a job that a signal ended; above are the job's own codes, such as 255.
+_NO_SIGNAL, _LAST_SIGNAL, _LAST_CODE = 128, 128 + 64, 255
+
+
+class Holder(NamedTuple):
+    """Who took the right to start a task: the id of the task, and the process where that is said."""
+
+    id: str
+    host: str | None
+    pid: int | None
+    nonce: str
+
+
+class Found(NamedTuple):
+    """What lies in a submission folder: the newest mark of each started task as text and time, and the ends."""
+
+    marks: dict[int, tuple[str, float]]
+    exits: dict[int, Exit]
+
+
+def mark_name(task: int, n: int) -> str:
+    """Return the name of the n-th mark of a task.
+
+    Examples
+    --------
+    >>> mark_name(7, 0)
+    '7.run.0'
+    """
+    return f"{task}.run.{n}"
+
+
+def exit_name(task: int) -> str:
+    """Return the name of a task's exit file.
+
+    Examples
+    --------
+    >>> exit_name(7)
+    '7.exit'
+    """
+    return f"{task}.exit"
+
+
+def parse_mark(text: str) -> Holder | None:
+    """Return who holds a mark, or None if it does not say so in the way that marks do.
+
+    Examples
+    --------
+    >>> parse_mark("a1.7 node3 4711 5092.b00t")
+    Holder(id='a1.7', host='node3', pid=4711, nonce='5092.b00t')
+    """
+    match text.split():
+        case [name, nonce]:
+            return Holder(name, None, None, nonce)
+        case [name, host, pid, nonce] if re.fullmatch("[0-9]{1,18}", pid):
+            return Holder(name, host, int(pid), nonce)
+    return None
+
+
+def parse_exit(text: str, task: int) -> Exit | None:
+    r"""Return how a task ended, or None if its exit file is not whole.
+
+    A fifth word, where there is one, is the peak memory in bytes.
+
+    Examples
+    --------
+    >>> parse_exit("137 1700000000 1700000009 node3\n", 7)
+    Exit(task=7, code=None, signal=9, started=1700000000.0, ended=1700000009.0, host='node3', max_rss=None)
+    """
+    words = text.split()
+    numbers = [*words[:3], *words[4:]]
+    if not text.endswith("\n") or len(words) not in {4, 5} or not all(map(_is_number, numbers)):
+        return None
+    status, started, ended, *rss = map(int, numbers)
+    if status > _LAST_CODE:
+        return None
+    ended_by_signal = _NO_SIGNAL < status <= _LAST_SIGNAL
+    code, signal = (None, status - _NO_SIGNAL) if ended_by_signal else (status, None)
+    return Exit(task, code, signal, float(started), float(ended), words[3], rss[0] if rss else None)
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch("[0-9]{1,18}", word) is not None
+
+
+def gather(folder: str) -> Found:
+    """Return the marks and ends in a submission folder, from listing it once; empty if there is none."""
+    marks: dict[int, tuple[int, str, float]] = {}
+    exits: dict[int, Exit] = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if (match := _FILE.fullmatch(entry.name)) is None:
+                    continue
+                task = int(match[1])
+                if match[2]:
+                    if (end := read_exit(folder, task)) is not None:
+                        exits[task] = end
+                elif (mark := _read_mark(entry)) and (task not in marks or marks[task][0] < int(match[3])):
+                    marks[task] = (int(match[3]), *mark)
+    except FileNotFoundError:
+        return Found({}, {})
+    return Found({task: mark[1:] for task, mark in marks.items()}, exits)
+
+
+def _read_mark(entry: os.DirEntry[str]) -> tuple[str, float] | None:
+    try:
+        text = os.readlink(entry.path) if entry.is_symlink() else ""
+        at = entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return None
+    return None if _is_reset(text) else (text, at)
+
+
+def _is_reset(text: str) -> bool:
+    return text.split(" ", 1)[0] == RESET
+
+
+def read_exit(folder: str, task: int) -> Exit | None:
+    """Return how a task ended, or None if there is no whole exit file."""
+    try:
+        with open(os.path.join(folder, exit_name(task)), encoding="utf-8", errors="replace") as file:
+            return parse_exit(file.read(1000), task)
+    except OSError:
+        return None
+
+
+def reset_holder() -> str:
+    """Return the target of a mark of this process that is made so that a task never starts."""
+    return f"{RESET} {host_name()} {os.getpid()} {secrets.token_hex(4)}"
+
+
+def take_mark(folder: str, task: int, holder: str) -> bool:
+    """Take the next free mark of a task, so that nothing starts it any more; return whether nothing had.
+
+    The folder is made if there is none yet: its submitter may only be late. A task that was reset before is
+    left as it is.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    n, started = 0, False
+    while True:
+        path = os.path.join(folder, mark_name(task, n))
+        try:
+            os.symlink(holder, path)
+        except FileExistsError:
+            if os.path.islink(path) and _is_reset(os.readlink(path)):
+                return not started
+        else:
+            return not started
+        n, started = n + 1, True
+
+
+def exports(env: Mapping[str, str]) -> str:
+    r"""Return the line of shell that exports variables; ``:``, which does nothing, if there are none.
+
+    Names that no shell can set, or that it keeps for itself, are left to ``command_line``.
+
+    Examples
+    --------
+    >>> exports({"LEVEL": "3", "TITLE": "it's\n"})
+    'export LEVEL=3 TITLE=\'it\'"\'"\'s\n\''
+    """
+    words = [f"{name}={quote(value)}" for name, value in env.items() if _NAME.fullmatch(name)]
+    return f"export {' '.join(words)}" if words else ":"
+
+
+def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
+    """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
+    words = [quote(word) for word in command]
+    others = [quote(f"{name}={value}") for name, value in env.items() if not _NAME.fullmatch(name)]
+    if "=" in words[0]:  # env(1) would take such a program for a variable
+        words = ["/bin/sh", "-c", quote('exec "$0" "$@"'), *words]
+    plain = "${paraschut_plain:-/usr/bin/env}" if others else "$paraschut_plain"
+    return " ".join(["exec", plain, *others, *words])
+
+
+def task_block(task: Task, others: Mapping[str, str]) -> str:
+    """Return the shell of one task: the job as a function, and the call of ``paraschut_task`` that runs it.
+
+    Parameters
+    ----------
+    others : Mapping[str, str]
+        The variables of the whole submission that the shell cannot set itself.
+
+    Raises
+    ------
+    SubmitError
+        If a variable has a name that no process can have, or there is no command.
+    """
+    label = f"{task.batch_id}:{task.job_index}"
+    if not task.command:
+        raise SubmitError(f"Job {label} has no command, so nothing was submitted; give it a script.")
+    _check_names(f"Job {label}", task.env)
+    env = {**others, **task.env} if others else task.env
+    return (
+        f"paraschut_job() {{\n{exports(env)}\n{command_line(task.command, env)}\n}}\n"
+        f"paraschut_task {task.number} {label} {quote(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
+    )
+
+
+def _check_names(who: str, env: Mapping[str, str]) -> None:
+    if bad := [name for name in env if not name or "=" in name]:
+        raise SubmitError(
+            f"{who} has a variable named {bad[0]!r}, so nothing was submitted; a name is not empty and has no '='."
+        )
+
+
+def script_text(submission: Submission, functions: str) -> bytes:
+    """Return the script of a submission; ``functions`` are the executor's own, ``paraschut_task`` among them.
+
+    Raises
+    ------
+    SubmitError
+        If something in a task cannot be said to a process.
+    """
+    _check_names("The submitter's environment", submission.env)
+    others = {name: value for name, value in submission.env.items() if not _NAME.fullmatch(name)}
+    head = (
+        f"paraschut_folder={quote(submission.folder)}\nparaschut_token={quote(submission.token)}\n"
+        f"paraschut_common() {{\n{exports(submission.env)}\n}}\n{FUNCTIONS}{functions}"
+    )
+    blocks = [task_block(task, others) for task in submission.tasks]
+    if (text := _encoded("".join([head, *blocks]))) is not None:
+        return text
+    bad = [task for task, block in zip(submission.tasks, blocks, strict=True) if _encoded(block) is None]
+    where = f"job {bad[0].batch_id}:{bad[0].job_index}" if bad else "this submission"
+    raise SubmitError(
+        f"The command, a variable or a path of {where} has a null character or half of a surrogate pair, which no "
+        f"process can be given. Nothing was submitted; take it out."
+    )
+
+
+def _encoded(text: str) -> bytes | None:
+    try:
+        return None if "\0" in text else text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+
+
+def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all: beside, synced, then renamed."""
+    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)[:100]}.")
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(handle, mode)
+            os.fsync(handle)
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+#: Needs paraschut_folder, paraschut_token, paraschut_common and paraschut_job. All names begin with paraschut_: a
+#: variable that came from the environment is exported, and setting it here would change it for jobs.
+FUNCTIONS = r"""
+paraschut_host=$(uname -n)
+paraschut_boot=
+if [ -r /proc/sys/kernel/random/boot_id ]; then
+    read -r paraschut_boot < /proc/sys/kernel/random/boot_id
+fi
+# What a shell starts in the background ignores Ctrl-C; jobs shall find it as they would anywhere else.
+paraschut_plain='/usr/bin/env --default-signal=INT,QUIT'
+$paraschut_plain true 2> /dev/null || paraschut_plain=
+
+# TASK: takes the right to start, or fails with 2 if another has it, 3 if it cannot be taken by anybody.
+paraschut_take() {
+    paraschut_pid=$(exec sh -c 'echo "$PPID"')
+    paraschut_nonce=$paraschut_began
+    if [ -n "$paraschut_boot" ] && [ -r "/proc/$paraschut_pid/stat" ]; then
+        read -r paraschut_stat < "/proc/$paraschut_pid/stat"
+        # The name of the program, in parentheses, may hold anything; words are safe to split only behind it.
+        paraschut_ticks ${paraschut_stat##*") "}
+    fi
+    paraschut_holder="$paraschut_token.$1 $paraschut_host $paraschut_pid $paraschut_nonce"
+    paraschut_n=0
+    while [ -L "$paraschut_folder/$1.run.$paraschut_n" ]; do
+        # Where schedulers start a task again, an earlier mark under its own id is an earlier start of it.
+        [ -n "${paraschut_restarts-}" ] || return 2
+        case $(readlink "$paraschut_folder/$1.run.$paraschut_n") in
+            "$paraschut_token.$1 "*) paraschut_n=$((paraschut_n + 1)) ;;
+            *) return 2 ;;
+        esac
+    done
+    paraschut_mark=$paraschut_folder/$1.run.$paraschut_n
+    ln -s "$paraschut_holder" "$paraschut_mark" 2> /dev/null && return 0
+    # Over a network, the answer to a link that was made may be lost, and asking again finds it there.
+    [ "$(readlink "$paraschut_mark" 2> /dev/null)" != "$paraschut_holder" ] || return 0
+    # Taken by another, or the folder is gone because all that was in it has ended; else it cannot be written.
+    [ ! -L "$paraschut_mark" ] && [ ! -e "$paraschut_mark" ] && [ -d "$paraschut_folder" ] || return 2
+    return 3
+}
+
+# The fields of /proc/PID/stat from the third on: the 22nd is when the process started.
+paraschut_ticks() {
+    [ -z "${20-}" ] || paraschut_nonce=${20}.$paraschut_boot
+}
+
+# STDOUT STDERR: makes the logs, empty, and their folders.
+paraschut_logs() {
+    for paraschut_log in "$1" "$2"; do
+        paraschut_dir=${paraschut_log%/*}
+        [ -d "${paraschut_dir:-/}" ] || mkdir -p -m 700 "$paraschut_dir" || return
+        true > "$paraschut_log" || return
+    done
+}
+
+# STDOUT STDERR: removes those logs that have nothing in them.
+paraschut_tidy() {
+    for paraschut_log in "$1" "$2"; do
+        if [ -f "$paraschut_log" ] && [ ! -s "$paraschut_log" ]; then
+            rm -f "$paraschut_log"
+        fi
+    done
+}
+
+# TASK WORKDIR: becomes the job.
+paraschut_become() {
+    if ! cd "$2"; then
+        printf 'paraschut: the job was not run: its working directory %s cannot be entered.\n' "$2" >&2
+        printf 'Make it, or give the job another workdir, and set the job back to init.\n' >&2
+        exit 126
+    fi
+    paraschut_common
+    export PARASCHUT_TOKEN="$paraschut_token" PARASCHUT_TASK="$1" PARASCHUT_CLUSTERID="$paraschut_token.$1"
+    paraschut_job
+}
+
+# TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
+paraschut_attempt() {
+    # Whatever ends the job shall not end what writes it down; the job itself starts with the default again.
+    paraschut_told=
+    trap 'paraschut_told=143' HUP INT TERM
+    paraschut_began=$(date +%s)
+    paraschut_take "$1" || return
+    if [ -n "$paraschut_told" ]; then
+        paraschut_code=$paraschut_told
+    elif paraschut_logs "$4" "$5"; then
+        { (paraschut_become "$1" "$3") < /dev/null >> "$4" 2>> "$5"; } 2> /dev/null
+        paraschut_code=$?
+        paraschut_tidy "$4" "$5"
+    else
+        printf 'paraschut: job %s was not run: its log %s cannot be written.\n' "$2" "$paraschut_log" >&2
+        paraschut_code=126
+    fi
+    paraschut_beside=$paraschut_folder/.$1.exit
+    printf '%s %s %s %s\n' "$paraschut_code" "$paraschut_began" "$(date +%s)" "$paraschut_host" \
+        > "$paraschut_beside" && mv -f "$paraschut_beside" "$paraschut_folder/$1.exit"
+    [ "$paraschut_code" -ne 0 ] || return 0
+    printf 'paraschut: job %s ended with exit code %s.\n' "$2" "$paraschut_code" >&2
+    return 1
+}
+"""

@@ -1,0 +1,180 @@
+"""Gathers evidence of what became of attempts, and folds it into the index.
+
+What the evidence means is decided by ``reconcile``. Any process may fold, next to any other: each fact is folded
+once, by a guarded statement, and nothing is open while files are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+
+from paraschut.agent import ends
+from paraschut.config import Config
+from paraschut.errors import ExecutorError
+from paraschut.executors.base import Evidence, Exit, JobExecutor, Submission, executor_of
+from paraschut.paths import Paths
+from paraschut.process import Identity, host_name, is_alive
+from paraschut.reconcile import Found, Kind, judge
+from paraschut.store import journal, spool, views
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
+from paraschut.store.store import Store
+from paraschut.store.views import OpenAttempt, OpenSubmission
+
+#: Seconds of absence before an attempt is missing: on disks of this machine, and on others, which show new
+#: files late.
+GRACE_LOCAL, GRACE_SHARED = 10.0, 90.0
+#: A folder that changed this recently (s) is looked at again: its time stamp may stand for two changes.
+_FRESH = 2.0
+
+
+def grace_of(config: Config, index: str) -> float:
+    """Return the seconds that an attempt may leave no trace before it is missing."""
+    if config.grace is not None:
+        return config.grace
+    return GRACE_LOCAL if journal.is_local(index) else GRACE_SHARED
+
+
+def fold(store: Store, config: Config, *, thorough: bool = False, force: bool = False) -> list[str]:
+    """Fold all there is to fold; return notes on what could not be looked at.
+
+    Parameters
+    ----------
+    thorough : bool
+        Whether to look also at submissions whose folder did not change: a job may have been killed.
+    force : bool
+        Whether claims of silent submitters are settled at once.
+    """
+    notes: list[str] = []
+    fold_events(store)
+    with store.reading() as connection:
+        open_ones = views.open_submissions(connection)
+    for one in open_ones:
+        try:
+            executor = executor_of(one.executor, config)
+        except ExecutorError as error:
+            notes.append(str(error))
+            continue
+        if one.recorded is None:
+            settle_claim(store, config, executor, one, force=force)
+        else:
+            _fold_submission(store, config, executor, one, thorough=thorough)
+    _fold_local(store, config)
+    return notes
+
+
+def fold_events(store: Store) -> None:
+    """Fold what jobs could not write into the index."""
+    files = spool.pending(Paths(store.index))
+    if not files:
+        return
+    with store.writing() as (_, db):
+        done = spool.fold(db, store.index, files, store.trusted)
+    spool.unlink(done)
+
+
+def bare(store: Store, token: str) -> Submission:
+    """Return a submission as far as its token says, to ask an executor about it."""
+    return Submission(token, store.index, Paths(store.index).submission(token), {}, ())
+
+
+def settle_claim(store: Store, config: Config, executor: JobExecutor, one: OpenSubmission, *, force: bool) -> None:
+    """Settle a claim that nobody recorded: it happened, or it never will."""
+    owner = Identity(one.host, one.pid, one.boot_id, one.start_ticks)
+    silent = force or time.time() - one.claimed > config.command_timeout + grace_of(config, store.index)
+    if is_alive(owner) is not False and not silent:
+        return
+    found = executor.find(bare(store, one.token))
+    if found is not None:
+        store.record(one.token, found, time.time())
+        return
+    store.release(one.token, "the process that submitted it died before the executor had it", time.time())
+    shutil.rmtree(Paths(store.index).submission(one.token), ignore_errors=True)
+
+
+def _fold_submission(
+    store: Store, config: Config, executor: JobExecutor, one: OpenSubmission, *, thorough: bool
+) -> None:
+    folder = Paths(store.index).submission(one.token)
+    try:
+        changed = os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        changed = -1
+    if changed == one.seen and not thorough:
+        return
+    evidence = executor.evidence(folder) if changed != -1 else Evidence()
+    with store.reading() as connection:
+        attempts = views.open_attempts(connection, one.token)
+    cancelled = [attempt.task for attempt in attempts if attempt.cancelled is not None]
+    gone = set(executor.delete(bare(store, one.token), cancelled)) if cancelled else set()
+    now = time.time()
+    grace = grace_of(config, store.index)
+    with store.writing() as (connection, db):
+        for attempt in attempts:
+            _fold_attempt(db, attempt, evidence, gone, now, grace)
+        fresh = changed > (now - _FRESH) * 1e9
+        views.set_seen(connection, one.token, 0 if fresh else changed)
+        settled = settle(db, one.token, now)
+    if settled:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fold_attempt(
+    db: Statements, attempt: OpenAttempt, evidence: Evidence, gone: set[int], now: float, grace: float
+) -> None:
+    key = Key(attempt.batch_id, attempt.job_index, attempt.n)
+    mark, end = evidence.marks.get(attempt.task), evidence.exits.get(attempt.task)
+    if end is None and attempt.task in gone:
+        end = Exit(attempt.task, None, None, mark.at if mark else now, now)
+    found = Found(
+        started=attempt.started or (mark.at if mark else None),
+        ended=end.ended if end else None,
+        code=end.code if end else None,
+        signal=end.signal if end else None,
+        alive=mark.alive if mark else None,
+        absent_since=attempt.absent_since,
+        cause=attempt.reason,
+    )
+    state = attempt.state if attempt.current == attempt.n and attempt.cancelled is None else ""
+    verdict = judge(state, found, now, grace, complete_on_exit=bool(attempt.complete_on_exit))
+    if end is not None:
+        ended = Ended(end.started, end.ended, end.code, end.signal, end.max_rss)
+        end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
+    elif verdict.kind is Kind.MISSING:
+        end_attempt(db, key, Ended(found.started, now, None, None), verdict.reason, complete=False)
+    elif verdict.absent_since != attempt.absent_since:
+        db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
+    if mark is not None and attempt.started is None and attempt.state == "submit" and end is None:
+        db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
+        db.run("job_runs", **key._asdict())
+
+
+def _fold_local(store: Store, config: Config) -> None:
+    """Fold the ends of local jobs in place of the agent, if there is none."""
+    host = host_name()
+    paths = Paths(store.index)
+    with store.reading() as connection:
+        if store.statements(connection).row("any_running", host=host) is None:
+            return
+    try:
+        lock = os.open(paths.agent_lock(host), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # the agent lives and does it
+    else:
+        with store.reading() as connection:
+            gone = ends.dead(store.statements(connection), host)
+        lines = [line for path in ends.files(paths.agent(host)) for line in ends.read(path, 0)[0]]
+        with store.writing() as (_, db):
+            ends.fold(db, host, lines)
+            ends.fold_dead(db, host, gone, time.time(), 0)
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        os.close(lock)

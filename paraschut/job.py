@@ -1,0 +1,364 @@
+"""The job dict: its fields, its check, its states, and how its values are kept. No I/O, no clock.
+
+Metadata is strict JSON, so that any tool can read the index and looking at the queue never executes code.
+Values that JSON would change (tuples, NumPy, dates, NaN …) are kept exactly beside it, pickled, field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import operator
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from paraschut.errors import JobError
+
+#: States that the package itself gives a meaning; any other word is the user's and never eligible.
+STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
+#: The fields of the template, which every job has.
+REQUIRED = (
+    "BatchID",
+    "JobIndex",
+    "priority",
+    "name",
+    "data_type",
+    "data",
+    "script",
+    "queue",
+    "resources",
+    "state",
+)
+#: Known fields that a job may have.
+OPTIONAL = ("vars", "workdir", "complete_on_exit", "options")
+#: Kept in columns of their own, not in the metadata.
+COLUMNS = ("BatchID", "JobIndex", "priority", "state")
+#: Filled in from the attempts when a job is read, and never written back.
+RUNTIME = ("ClusterID", "hostname", "subtime", "stdout", "stderr", "qstat")
+
+_NOT_METADATA = frozenset(COLUMNS + RUNTIME + ("progress", "progress_message", "failure", "attempt"))
+
+
+class _Removed:
+    """The mark of a field that was taken out of a job."""
+
+    def __repr__(self) -> str:
+        return "REMOVED"
+
+
+REMOVED = _Removed()
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_LONG_SHADOW = 100
+
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Job(dict[str, Any]):
+    """A job's fields, as an ordinary dict that also remembers what it was read as.
+
+    ``update_job`` needs that memory to write only what was changed, and to notice when another process
+    changed the same field meanwhile. It stays in ``copy()`` and in ``copy.deepcopy``.
+
+    Attributes
+    ----------
+    origin : Origin | None
+        What the index held when this dict was read; None for a dict that was made by hand.
+    partial : bool
+        Whether the values that need unpickling were left out (``get_queue(Verbose=False)``).
+    """
+
+    __slots__ = ("origin", "partial")
+
+    def __init__(self, *args: Any, origin: Origin | None = None, partial: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.origin = origin
+        self.partial = partial
+
+    def copy(self) -> Job:
+        """Return a shallow copy that remembers the same."""
+        return Job(self, origin=self.origin, partial=self.partial)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (dict(self), self.origin, self.partial)
+
+
+class Origin(NamedTuple):
+    """What the index held when a job was read."""
+
+    batch_id: int
+    job_index: int
+    state: str
+    priority: float
+    metadata: str
+    extras: bytes | None
+
+
+def _rebuild(fields: dict[str, Any], origin: Origin | None, partial: bool) -> Job:
+    return Job(fields, origin=origin, partial=partial)
+
+
+def label(job: Mapping[str, Any]) -> str:
+    """Return how a job is called in messages.
+
+    Examples
+    --------
+    >>> label({"BatchID": 20260101000000, "JobIndex": 7})
+    'job 20260101000000:7'
+    """
+    return f"job {job.get('BatchID')}:{job.get('JobIndex')}"
+
+
+def joined_name(name: object) -> str:
+    """Return a job's name as it is shown and filtered.
+
+    Examples
+    --------
+    >>> joined_name(["human", "genome_map"])
+    'human/genome_map'
+    """
+    return name if isinstance(name, str) else "/".join(map(str, name)) if isinstance(name, (list, tuple)) else ""
+
+
+def check(job: Mapping[str, Any]) -> None:
+    """Raise unless a job dict is one that can be added.
+
+    Raises
+    ------
+    JobError
+        Naming the job, the field and what is valid.
+    """
+    missing = [field for field in REQUIRED if field not in job]
+    if missing:
+        raise JobError(
+            f"{label(job)} lacks the field {missing[0]!r}. Start from get_job_template(), which has all of: "
+            f"{', '.join(REQUIRED)}."
+        )
+    for field in ("BatchID", "JobIndex"):
+        _check_index(job, field)
+    priority = job["priority"]
+    if not is_number(priority):
+        raise JobError(f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5.")
+    state = job["state"]
+    if type(state) is not str or not state.strip() or state in {"submit", "run", "spawn"}:
+        raise JobError(
+            f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
+            f"'submit', 'run' and 'spawn' are set by submission."
+        )
+    name = job["name"]
+    if not isinstance(name, str) and not (
+        isinstance(name, (list, tuple)) and all(isinstance(part, str) for part in name)
+    ):
+        raise JobError(f"{label(job)} has name {name!r}; it must be a string or a list of strings.")
+    if not isinstance(job["script"], (str, os.PathLike)) or not str(job["script"]).strip():
+        raise JobError(f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path.")
+    resources = job["resources"]
+    if resources is not None and not isinstance(resources, Mapping):
+        raise JobError(f"{label(job)} has resources {resources!r}; they must be a dict such as {{'mem': '1gb'}}.")
+    if "vars" in job:
+        _check_vars(job)
+
+
+def _check_index(job: Mapping[str, Any], field: str) -> None:
+    value = job[field]
+    try:
+        good = not isinstance(value, bool) and 0 <= operator.index(value) < 1 << 63
+    except TypeError:
+        good = False
+    if not good:
+        hint = "get_job_template(SetID=True) makes one" if field == "BatchID" else "set_index=True numbers the jobs"
+        raise JobError(f"{label(job)} has {field} {value!r}; it must be a whole number of 0 or more ({hint}).")
+
+
+def _check_vars(job: Mapping[str, Any]) -> None:
+    variables = job["vars"]
+    if variables is None:
+        return
+    if not isinstance(variables, Mapping):
+        raise JobError(f"{label(job)} has vars {variables!r}; they must be a dict of names and strings.")
+    for name, value in variables.items():
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
+            raise JobError(
+                f"{label(job)} has a variable named {name!r}; names are letters, digits and '_', not digits first."
+            )
+        if not isinstance(value, str) or "\0" in value:
+            raise JobError(
+                f"{label(job)} has the variable {name} = {value!r}; values are strings without NUL: write "
+                f"str(value), and keep other types in a field of their own."
+            )
+
+
+def plain(value: object) -> bool:
+    """Return whether JSON gives this value back exactly as it is, types included."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return kind is not float or math.isfinite(value)  # type: ignore[arg-type]
+    if kind is list:
+        return all(map(plain, value))  # type: ignore[call-overload]
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(plain, value.values()))  # type: ignore[attr-defined]
+    return False
+
+
+def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """Return a job's own fields as they are kept: JSON text, and what JSON cannot hold.
+
+    Raises
+    ------
+    JobError
+        If a value cannot be pickled; naming the field.
+    """
+    shadows: dict[str, Any] | None = None
+    odd: dict[str, bytes] = {}
+    try:
+        for field, value in fields.items():
+            if type(field) is not str:
+                raise JobError(f"{label(fields)} has a field named {field!r}; names of fields are strings.")
+            if not plain(value):
+                if shadows is None:
+                    shadows = dict(fields)
+                odd[field] = _pickled(field, value)
+                shadows[field] = shadow(value)
+        text = _encode(fields if shadows is None else shadows)
+    except RecursionError:
+        raise JobError("A field of the job contains itself, or is nested too deeply to be kept.") from None
+    if not text.isascii() and not _encodable(text):
+        text = json.dumps(fields if shadows is None else shadows, allow_nan=False)
+    return text, pickle.dumps(odd, protocol=5) if odd else None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8
+        return False
+    return True
+
+
+def _pickled(field: str, value: object) -> bytes:
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:
+        raise JobError(
+            f"The field {field!r} cannot be kept: {type(error).__name__}: {error}. Keep what is needed to make "
+            f"the value again (a path, the arguments) instead of the value."
+        ) from error
+    return data
+
+
+def shadow(value: object) -> Any:
+    """Return the plain likeness of a value that JSON would change, for Filter and the dashboard; or None."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value if plain(value) else None
+    if isinstance(value, dict):
+        return {key if type(key) is str else str(key): shadow(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [shadow(item) for item in value] if len(value) <= _LONG_SHADOW or kind is list else None
+    if isinstance(value, (set, frozenset)):
+        return sorted((shadow(item) for item in value), key=repr) if len(value) <= _LONG_SHADOW else None
+    for base in (bool, int, float, str):
+        if isinstance(value, base):
+            return shadow(base(value))
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path if isinstance(path, str) else None
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    if hasattr(value, "tolist") and getattr(value, "size", _LONG_SHADOW + 1) <= _LONG_SHADOW:
+        item = value.tolist()
+        return shadow(item) if type(item) is not kind else None
+    return None
+
+
+def unpack(text: str, extras: bytes | None) -> dict[str, Any]:
+    """Return a job's own fields from how they are kept.
+
+    ``extras`` must come from an index that was looked at by ``store.trust``: it is unpickled.
+    """
+    fields: dict[str, Any] = json.loads(text)
+    if extras is not None:
+        for field, data in pickle.loads(extras).items():
+            fields[field] = pickle.loads(data)
+    return fields
+
+
+def own_fields(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are kept as metadata: all but the columns and what is filled in when reading."""
+    return {key: value for key, value in job.items() if key not in _NOT_METADATA}
+
+
+def split(text: str, extras: bytes | None) -> dict[str, str | bytes]:
+    """Return each field as it is kept (JSON text or a pickle), to compare fields without loading them."""
+    kept: dict[str, str | bytes] = {field: _encode(value) for field, value in json.loads(text).items()}
+    if extras is not None:
+        kept.update(pickle.loads(extras))
+    return kept
+
+
+def changes(job: Job) -> dict[str, Any]:
+    """Return the fields of a job that differ from what it was read as; a removed field maps to ``REMOVED``.
+
+    Examples
+    --------
+    >>> job = Job({"a": 1, "b": 2}, origin=Origin(1, 0, "init", 1, '{"a":1,"b":1}', None))
+    >>> changes(job)
+    {'b': 2}
+    """
+    origin = job.origin
+    if origin is None or (job.get("BatchID"), job.get("JobIndex")) != (origin.batch_id, origin.job_index):
+        return dict(job)
+    before = split(origin.metadata, None if job.partial else origin.extras)
+    fields = own_fields(job)
+    changed: dict[str, Any] = {
+        field: value for field, value in fields.items() if not same(before.get(field), field, value)
+    }
+    if not job.partial:
+        changed.update({field: REMOVED for field in before if field not in fields})
+    for column, was in (("state", origin.state), ("priority", origin.priority)):
+        if column in job and job[column] != was:
+            changed[column] = job[column]
+    return changed
+
+
+def same(kept: str | bytes | None, field: str, value: object) -> bool:
+    """Return whether a value is what is kept under a field."""
+    if kept is None:
+        return False
+    if isinstance(kept, str):
+        return plain(value) and _encode(value) == kept
+    return not plain(value) and _pickled(field, value) == kept
+
+
+def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """Return a job's kept fields with some of them changed; the others stay as they are, byte by byte."""
+    fields: dict[str, Any] = json.loads(text)
+    odd: dict[str, bytes] = pickle.loads(extras) if extras is not None else {}
+    for field, value in changed.items():
+        odd.pop(field, None)
+        fields.pop(field, None)
+        if value is REMOVED:
+            continue
+        packed, more = pack({field: value})
+        fields.update(json.loads(packed))
+        if more is not None:
+            odd.update(pickle.loads(more))
+    return pack(fields)[0], pickle.dumps(odd, protocol=5) if odd else None
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def plain_number(value: Any) -> float:
+    """Return a number as SQLite can keep it: NumPy's become Python's."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return float(value)

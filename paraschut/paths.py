@@ -1,0 +1,90 @@
+"""Where every file lives; opens nothing.
+
+Everything of an index lies in the folder of its file, so that both can be moved together::
+
+    index.db
+    events/                       what jobs could not write into the index, to be folded
+    agent/<host>.<uid>/           the agent's lock, and the ends of the jobs it ran
+    submissions/<token>/          scripts, run marks and exit files of one submission
+    <BatchID>/scripts  data  logs
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class Paths:
+    """The names of all files of one index.
+
+    Parameters
+    ----------
+    index : str
+        The path of the index file.
+
+    Examples
+    --------
+    >>> Paths("/data/jobs/index.db").log(20260101000000, 7, 1, "stdout")
+    '/data/jobs/20260101000000/logs/7.1.out'
+    """
+
+    def __init__(self, index: str | os.PathLike[str]) -> None:
+        self.index = os.path.abspath(os.fspath(index))
+        self.folder = os.path.dirname(self.index)
+
+    def batch(self, batch_id: int) -> str:
+        """Return the folder of a batch."""
+        return os.path.join(self.folder, str(batch_id))
+
+    def scripts(self, batch_id: int) -> str:
+        """Return the folder of the scripts that were made from templates."""
+        return os.path.join(self.batch(batch_id), "scripts")
+
+    def data(self, batch_id: int) -> str:
+        """Return the folder of the data of a batch's jobs."""
+        return os.path.join(self.batch(batch_id), "data")
+
+    def logs(self, batch_id: int) -> str:
+        """Return the folder of the logs of a batch's jobs."""
+        return os.path.join(self.batch(batch_id), "logs")
+
+    def log(self, batch_id: int, job_index: int, attempt: int, key: str) -> str:
+        """Return the file of one stream (``stdout`` or ``stderr``) of one attempt."""
+        suffix = {"stdout": "out", "stderr": "err"}[key]
+        return os.path.join(self.logs(batch_id), f"{job_index}.{attempt}.{suffix}")
+
+    @property
+    def events(self) -> str:
+        """The folder of the event files of all batches."""
+        return os.path.join(self.folder, "events")
+
+    @property
+    def submissions(self) -> str:
+        """The folder of the submission folders."""
+        return os.path.join(self.folder, "submissions")
+
+    def submission(self, token: str) -> str:
+        """Return the folder of one submission."""
+        return os.path.join(self.submissions, token)
+
+    def agent(self, host: str) -> str:
+        """Return the folder of this user's agent on one host."""
+        return os.path.join(self.folder, "agent", f"{host}.{os.getuid()}")
+
+    def agent_lock(self, host: str) -> str:
+        """Return the file that the agent of one host locks for its life."""
+        return os.path.join(self.agent(host), "lock")
+
+    def submitter_lock(self) -> str:
+        """Return the file that the one periodic submitter of this index locks."""
+        return os.path.join(self.folder, "submitter.lock")
+
+    def local(self) -> str:
+        """Return a folder on this host only, for what must not lie on a network file system.
+
+        Its name says which file the index is, by device and inode: every path that leads to it gives the
+        same. It does not depend on TMPDIR (which clusters set for each job) nor on XDG_RUNTIME_DIR (which
+        cron and ssh lack).
+        """
+        status = os.stat(self.index)
+        return f"/tmp/paraschut-{os.getuid()}/{status.st_dev:x}-{status.st_ino:x}"  # noqa: S108 - its owner is checked

@@ -1,0 +1,375 @@
+"""What a job calls: who am I, I run, this far, complete, and the next group.
+
+It takes its index from the environment, speaks to it on the standard library's driver, and imports little, so
+that a job pays a few milliseconds (a test holds that true). Outside of a job the same calls work with
+``BatchID, JobIndex`` given.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from paraschut import job as jobs
+from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
+from paraschut.paths import Paths
+from paraschut.process import host_name
+from paraschut.store import engine, runtime, spool
+from paraschut.store.runtime import Key, Statements
+
+_T = TypeVar("_T")
+#: Calls that follow within this many seconds share a connection; afterwards it is closed.
+_BURST = 1.0
+
+
+class _Desk:
+    """The connection of this process to one index, for as long as calls follow one another."""
+
+    def __init__(self, index: str, limit: float, trusted: tuple[str, ...]) -> None:
+        self.index = index
+        self.limit = limit
+        self.trusted = trusted
+        self.paths = Paths(index)
+        self._texts = runtime.read_statements()
+        self._line = engine.Line(index, limit)
+        self._connection: Any = None
+        self._last = 0.0
+
+    def read(self, do: Callable[[Statements], _T]) -> _T:
+        """Run queries that see one moment."""
+        with engine.speaking(self.index):
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                return do(Statements(connection, self._texts))
+            finally:
+                connection.execute("ROLLBACK")
+                self._done()
+
+    def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
+        """Run one transaction; what this attempt could not write before goes in first."""
+        files = spool.pending(self.paths, key) if key is not None else []
+        with engine.speaking(self.index):
+            connection = self._open()
+            try:
+                with self._line.writing(connection):
+                    db = Statements(connection, self._texts)
+                    folded = spool.fold(db, self.index, files, self.trusted) if files else []
+                    result = do(db)
+            finally:
+                self._done()
+        spool.unlink(folded)
+        return result
+
+    def _open(self) -> Any:
+        if self._connection is None:
+            self._connection = engine.connect(self.index, self.limit)
+        return self._connection
+
+    def _done(self) -> None:
+        now = time.monotonic()
+        if now - self._last > _BURST:
+            self.close()
+        self._last = now
+
+    def close(self) -> None:
+        """Let go of the index."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_desks: dict[str, _Desk] = {}
+
+
+def _close_desks() -> None:
+    for desk in _desks.values():
+        desk.close()
+
+
+def _desk() -> _Desk:
+    environ = os.environ
+    index = environ.get("PARASCHUT_INDEX")
+    if index is None:
+        from paraschut.config import load_config
+
+        config = load_config()
+        index, limit, trusted = str(config.index), config.lock_timeout, config.trusted_users
+    else:
+        limit = float(environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
+        trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
+    if not _desks:
+        # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
+        os.register_at_fork(before=_close_desks)
+        atexit.register(_close_desks)
+    if index not in _desks:
+        _desks[index] = _Desk(index, limit, trusted)
+    return _desks[index]
+
+
+def _own_key() -> Key | None:
+    try:
+        return Key(*(int(os.environ[f"PARASCHUT_{name}"]) for name in ("BATCHID", "JOBINDEX", "ATTEMPT")))
+    except (KeyError, ValueError):
+        return None
+
+
+def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int, int]:
+    if batch_id is not None and job_index is not None:
+        return batch_id, job_index
+    key = _own_key()
+    if key is None:
+        raise NotInJobError(
+            f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
+        )
+    return (key.batch_id if batch_id is None else batch_id), (key.job_index if job_index is None else job_index)
+
+
+def _key_of(where: tuple[int, int]) -> Key | None:
+    key = _own_key()
+    return key if key is not None and (key.batch_id, key.job_index) == where else None
+
+
+def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID: bool = False) -> jobs.Job:
+    """Return a job's dict with all its fields.
+
+    Parameters
+    ----------
+    BatchID, JobIndex : int | None
+        The job; inside a job, by default that job.
+    SetID : bool
+        Inside a job: also set its state to ``run``. It may be called as often as one likes.
+
+    Returns
+    -------
+    Job
+        The fields as they were given, and ``ClusterID, hostname, subtime, stdout, stderr`` with one entry for each
+        attempt. It remembers what it was read as, for ``update_job``.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such job.
+    NotInJobError
+        If no job is named and this is none, or ``SetID`` is asked for outside of the job.
+    StaleJobError
+        With ``SetID``: if this attempt no longer counts, because the job was reset or submitted again.
+
+    Examples
+    --------
+    >>> job = get_job_info(SetID=True)  # doctest: +SKIP
+    """
+    where = _where(BatchID, JobIndex, "get_job_info")
+    desk = _desk()
+    if not SetID:
+        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
+    key = _key_of(where)
+    if key is None:
+        raise NotInJobError(
+            f"get_job_info(SetID=True) says that job {where[0]}:{where[1]} runs, and this process is not that job. Leave "
+            f"SetID out to look at it; submit_jobs() runs it."
+        )
+    now = time.time()
+
+    def run_and_read(db: Statements) -> jobs.Job:
+        runtime.mark_run(db, key, now)
+        return runtime.read_job(db, desk.index, *where, desk.trusted)
+
+    try:
+        return desk.write(run_and_read, key)
+    except NotFoundError:
+        raise
+    except StoreError:
+        # The index cannot be written now; that the job runs is kept beside it, and reading may still work.
+        spool.spool(desk.paths, key, {"kind": "run", "at": now, "host": host_name()})
+        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
+
+
+def update_job(JobInfo: dict[str, Any]) -> None:
+    """Write the fields that were changed in a job's dict.
+
+    Parameters
+    ----------
+    JobInfo : dict
+        A dict from ``get_job_info`` (only what was changed in it is written) or one with BatchID, JobIndex and some
+        fields (all of them are written). It remembers what was written, and is not changed otherwise.
+
+    Raises
+    ------
+    StaleJobError
+        If another process changed one of the same fields since the dict was read; nothing is written then.
+    NotFoundError
+        If there is no such job.
+
+    Examples
+    --------
+    >>> job = get_job_info(20260101000000, 0)  # doctest: +SKIP
+    >>> job["comment"] = "looks good"  # doctest: +SKIP
+    >>> update_job(job)  # doctest: +SKIP
+    """
+    job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
+    if not isinstance(job.get("BatchID"), int) or not isinstance(job.get("JobIndex"), int):
+        raise JobError(f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers.")
+    _refuse_bad(job)
+    desk = _desk()
+    now = time.time()
+    key = _key_of((job["BatchID"], job["JobIndex"]))
+    try:
+        job.origin = desk.write(lambda db: runtime.update_job(db, job, now), key)
+    except NotFoundError:
+        raise
+    except StoreError:
+        if key is None:
+            raise
+        spool.spool(desk.paths, key, spool.describe(job, kind="fields", at=now, host=host_name()))
+
+
+def _refuse_bad(job: Mapping[str, Any]) -> None:
+    state, priority = job.get("state", "init"), job.get("priority", 0)
+    if not isinstance(state, str) or not state.strip():
+        raise JobError(f"{jobs.label(job)} cannot have state {state!r}; a state is a word. Nothing was written.")
+    if not jobs.is_number(priority):
+        raise JobError(f"{jobs.label(job)} cannot have priority {priority!r}; it is a number. Nothing was written.")
+
+
+def set_complete(
+    BatchID: int | None = None,
+    JobIndex: int | None = None,
+    JobInfo: dict[str, Any] | None = None,
+    Submit: bool = False,
+) -> None:
+    """Set a job's state to ``complete``, and optionally submit what became free.
+
+    Parameters
+    ----------
+    BatchID, JobIndex : int | None
+        The job; inside a job, by default that job.
+    JobInfo : dict | None
+        Its dict: the fields that were changed in it are written in the same transaction.
+    Submit : bool
+        Whether to make a pass afterwards, as ``submit_jobs()`` does.
+
+    Raises
+    ------
+    NotInJobError
+        If no job is named and this is none.
+    StaleJobError
+        If this attempt no longer counts, because the job was reset or submitted again; never because a field was
+        changed meanwhile: the later one wins.
+
+    Examples
+    --------
+    >>> set_complete(Submit=True)  # doctest: +SKIP
+    """
+    job = JobInfo if JobInfo is None or isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
+    if job is not None:
+        BatchID = job.get("BatchID") if BatchID is None else BatchID
+        JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
+    where = _where(BatchID, JobIndex, "set_complete")
+    key = _key_of(where)
+    desk = _desk()
+    now = time.time()
+    try:
+        desk.write(lambda db: runtime.mark_complete(db, key, job, where, now), key)
+    except NotFoundError:
+        raise
+    except StoreError:
+        if key is None:
+            raise
+        event = spool.describe(job, kind="fields", at=now, host=host_name())
+        event["columns"]["state"] = "complete"
+        spool.spool(desk.paths, key, event)
+        return
+    if Submit:
+        _submit_next(desk)
+
+
+def _submit_next(desk: _Desk) -> None:
+    def any_ready(db: Statements) -> bool:
+        if not db.rows("heads"):
+            return False
+        (active,) = db.run("active_count").fetchone()
+        return bool(active < int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")))
+
+    if desk.read(any_ready):
+        desk.close()
+        from paraschut.dispatch import submit_jobs
+
+        submit_jobs(Verbose=False)
+
+
+def set_progress(
+    fraction: float, message: str = "", BatchID: int | None = None, JobIndex: int | None = None
+) -> None:
+    """Tell how far a job is; ``get_queue`` shows it.
+
+    Parameters
+    ----------
+    fraction : float
+        Between 0 and 1.
+    message : str
+        A few words.
+    BatchID, JobIndex : int | None
+        The job; inside a job, by default that job.
+
+    Examples
+    --------
+    >>> set_progress(0.5, "epoch 10 of 20")  # doctest: +SKIP
+    """
+    if not jobs.is_number(fraction) or not 0 <= float(fraction) <= 1:
+        raise JobError(f"The progress is {fraction!r}; it must be a number between 0 and 1.")
+    where = _where(BatchID, JobIndex, "set_progress")
+    key = _key_of(where)
+    desk = _desk()
+    told = {"progress": float(fraction), "progress_message": str(message)}
+
+    def tell(db: Statements) -> None:
+        runtime.job_row(db, *where)
+        db.run("job_progress", batch_id=where[0], job_index=where[1], **told)
+
+    try:
+        desk.write(tell, key)
+    except NotFoundError:
+        raise
+    except StoreError:
+        if key is None:
+            raise
+        event = {"kind": "progress", "at": time.time(), "progress": float(fraction), "message": str(message)}
+        spool.spool(desk.paths, key, event)
+
+
+def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
+    """Return what the executor says of a job, as a dict.
+
+    Parameters
+    ----------
+    ClusterID : str | None
+        As in a job's ``ClusterID``; inside a job, by default that job's.
+
+    Returns
+    -------
+    dict
+        Empty if the executor does not know the job (any more).
+
+    Raises
+    ------
+    NotInJobError
+        If no id is given and this is no job.
+
+    Examples
+    --------
+    >>> get_qstat()["mem"]  # doctest: +SKIP
+    """
+    known_as = ClusterID or os.environ.get("PARASCHUT_CLUSTERID")
+    if known_as is None:
+        raise NotInJobError("get_qstat was called outside of a job, so a ClusterID must be given.")
+    from paraschut.config import load_config
+    from paraschut.executors.base import executor_of
+
+    row = _desk().read(lambda db: db.row("submission_of", cluster_id=known_as.rpartition(".")[0]))
+    if row is None:
+        raise NotFoundError(f"No job with the ClusterID {known_as!r} was submitted from this index.")
+    return executor_of(row["executor"], load_config()).qstat(known_as)

@@ -1,0 +1,1 @@
+"""The index: the only code that speaks SQL."""

@@ -1,0 +1,195 @@
+"""Between the rows of the tables and what the store's verbs speak of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select, update
+from sqlalchemy.dialects import sqlite
+
+from paraschut import job as jobs
+from paraschut.errors import JobError
+from paraschut.store.runtime import Statements
+from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
+
+#: SQLite's limit of parameters is 999 before 3.32.
+CHUNK = 500
+
+_dialect = sqlite.dialect(paramstyle="qmark")
+
+
+def _insert(table: Any, *names: str) -> str:
+    return str(insert(table).values({name: bindparam(name) for name in names}).compile(dialect=_dialect))
+
+
+# The order of names is that of the table's columns, whatever is written here.
+INSERT_JOB = _insert(job, "BatchID", "JobIndex", "state", "priority", "complete_on_exit", "name", "metadata", "extras")
+INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
+SET_SUBMIT = (
+    "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
+    'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
+)
+SET_INIT = "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
+
+
+class Running(NamedTuple):
+    """An attempt that an executor has, or may have."""
+
+    batch_id: int
+    job_index: int
+    n: int
+    executor: str
+    token: str
+    task: int
+    cluster_id: str | None
+    started: float | None
+
+
+def packed(group: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return the rows of checked job dicts of one batch."""
+    first = jobs.joined_name(group[0]["name"])
+    rows = []
+    for one in group:
+        name = jobs.joined_name(one["name"])
+        try:
+            metadata, extras = jobs.pack(jobs.own_fields(one))
+        except JobError as error:
+            raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
+        rows.append(
+            (
+                jobs.plain_number(one["BatchID"]),
+                jobs.plain_number(one["JobIndex"]),
+                str(one["state"]),
+                jobs.plain_number(one["priority"]),
+                int(bool(one.get("complete_on_exit"))),
+                None if name == first else name,
+                metadata,
+                extras,
+            )
+        )
+    return rows
+
+
+def duplicate(connection: Connection, error: Exception, batch_id: int, rows: list[tuple[Any, ...]]) -> int | None:
+    """Return the JobIndex that is there twice, if that is what an error is about."""
+    if not isinstance(error.__cause__ or error, sqlite3.IntegrityError):
+        return None
+    seen: set[int] = set()
+    for row in rows:
+        if row[1] in seen:
+            return int(row[1])
+        seen.add(row[1])
+    known = set(connection.execute(select(job.c.JobIndex).where(job.c.BatchID == batch_id)).scalars())
+    return min(known & seen, default=None)
+
+
+def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for jobs that may be claimed."""
+    return (
+        select(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, batch.c.workdir, batch.c.name)
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
+        .order_by(job.c.JobIndex)
+    )
+
+
+def vetted(
+    rows: Iterable[Any],
+    vet: Callable[[dict[str, Any]], dict[str, Any]],
+    room: int,
+    found: list[Any],
+    refused: list[tuple[int, int, str]],
+) -> None:
+    """Append to ``found`` the rows whose jobs can be submitted, until there is no room."""
+    for row in rows:
+        if len(found) >= room:
+            return
+        fields = json.loads(row.metadata)
+        try:
+            found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
+        except JobError as error:
+            refused.append((row.BatchID, row.JobIndex, str(error)))
+
+
+def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:
+    """Keep the variables of a submitter, once for all submissions that have the same; return their key."""
+    text = json.dumps(dict(sorted(variables.items())))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    if not connection.execute(select(environment.c.digest).where(environment.c.digest == digest)).first():
+        connection.execute(insert(environment).values(digest=digest, variables=text))
+    return digest
+
+
+def rows_of(connection: Connection, batch_id: int, indices: Sequence[int] | None) -> Iterator[dict[str, Any]]:
+    """Return the rows of jobs of a batch: all, or those of some indices."""
+    query = (
+        select(job, batch.c.name.label("batch_name"))
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(job.c.BatchID == batch_id)
+    )
+    if indices is None:
+        yield from map(dict, connection.execute(query.order_by(job.c.JobIndex)).mappings())
+        return
+    for start in range(0, len(indices), CHUNK):
+        chunk = query.where(job.c.JobIndex.in_(indices[start : start + CHUNK])).order_by(job.c.JobIndex)
+        yield from map(dict, connection.execute(chunk).mappings())
+
+
+def excepted(row: Mapping[str, Any], unless: Mapping[str, Iterable[Any]]) -> bool:
+    """Return whether a job has one of the values that ``Unless`` names."""
+    if not unless:
+        return False
+    fields = {**json.loads(row["metadata"]), "state": row["state"], "priority": row["priority"]}
+    return any(field in fields and fields[field] in values for field, values in unless.items())
+
+
+def take_from_executor(db: Statements, row: Mapping[str, Any], now: float) -> list[Running]:
+    """Mark the current attempt of a job, if it has not ended, as one that must end.
+
+    The job stays in the way of its next attempt until that end is proved (column ``ending``). An attempt that
+    waits in the index itself ends here and now: the agent starts only what is not cancelled.
+    """
+    where = (row["BatchID"], row["JobIndex"], row["attempt"])
+    if row["state"] not in ACTIVE or not row["attempt"]:
+        return []
+    connection = db.connection
+    cursor = connection.execute(_ATTEMPT_TO_DELETE, where)
+    found = cursor.fetchone()
+    if found is None:
+        return []
+    executor, token, task, cluster_id, started, host, ended = found
+    waits_here = host is not None and started is None
+    connection.execute(_CANCEL, (now, now if waits_here else None, *where))
+    if ended is not None or waits_here:
+        return []
+    connection.execute(_SET_ENDING, where[2:] + where[:2])
+    return [Running(*where, executor, token, task, cluster_id, started)]
+
+
+_ATTEMPT_TO_DELETE = str(
+    select(
+        submission.c.executor,
+        attempt.c.token,
+        attempt.c.task,
+        submission.c.cluster_id,
+        attempt.c.started,
+        attempt.c.host,
+        attempt.c.ended,
+    )
+    .join(submission, submission.c.token == attempt.c.token)
+    .where(
+        attempt.c.BatchID == bindparam("batch_id"),
+        attempt.c.JobIndex == bindparam("job_index"),
+        attempt.c.n == bindparam("n"),
+    )
+    .compile(dialect=_dialect)
+)
+_CANCEL = (
+    "UPDATE attempt SET cancelled=?, reason=coalesce(reason, 'cancelled'), ended=coalesce(ended, ?) "
+    'WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
+)
+_SET_ENDING = 'UPDATE job SET ending=? WHERE "BatchID"=? AND "JobIndex"=?'

@@ -1,0 +1,277 @@
+"""What jobs and the agent do with the index, on the standard library's driver.
+
+Each function runs inside a transaction of its caller and takes the time as an argument. The statements come
+from ``statements.sql``, which is generated from the tables. Part of the road of a job: imports little.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from paraschut import job as jobs
+from paraschut.errors import NotFoundError, StaleJobError
+from paraschut.paths import Paths
+from paraschut.process import host_name
+from paraschut.store.trust import check_trusted
+
+
+def read_statements() -> dict[str, str]:
+    """Return the generated statements by name."""
+    path = os.path.join(os.path.dirname(__file__), "statements.sql")
+    with open(path, encoding="utf-8") as file:
+        blocks = file.read().split("-- ")[1:]
+    return {name: sql.rstrip(";\n") for name, _, sql in (block.partition("\n") for block in blocks)}
+
+
+class Key(NamedTuple):
+    """One attempt of one job."""
+
+    batch_id: int
+    job_index: int
+    n: int
+
+
+class Ended(NamedTuple):
+    """How an attempt ended, as its wrapper saw it."""
+
+    started: float | None
+    ended: float
+    code: int | None
+    signal: int | None
+    max_rss: int | None = None
+    cpu: float | None = None
+
+
+class Statements:
+    """The statements on one connection: ``statements.run("heads")``."""
+
+    def __init__(self, connection: sqlite3.Connection, texts: Mapping[str, str]) -> None:
+        self.connection = connection
+        self._texts = texts
+
+    def run(self, name: str, /, **values: Any) -> sqlite3.Cursor:
+        """Execute one statement."""
+        return self.connection.execute(self._texts[name], values)
+
+    def rows(self, name: str, /, **values: Any) -> list[dict[str, Any]]:
+        """Return the rows of a query as dicts."""
+        cursor = self.run(name, **values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def row(self, name: str, /, **values: Any) -> dict[str, Any] | None:
+        """Return the first row of a query, or None."""
+        found = self.rows(name, **values)
+        return found[0] if found else None
+
+    def changed(self, name: str, /, **values: Any) -> bool:
+        """Execute a change; return whether it changed anything."""
+        return self.run(name, **values).rowcount > 0
+
+
+def job_row(db: Statements, batch_id: int, job_index: int) -> dict[str, Any]:
+    """Return the row of a job.
+
+    Raises
+    ------
+    NotFoundError
+        If the index has no such job.
+    """
+    row = db.row("read_job", batch_id=batch_id, job_index=job_index)
+    if row is None:
+        raise NotFoundError(
+            f"There is no job {batch_id}:{job_index} in the index. get_queue() shows what there is; a removed batch "
+            f"is gone for good."
+        )
+    return row
+
+
+def read_job(db: Statements, index: str, batch_id: int, job_index: int, trusted: tuple[str, ...]) -> jobs.Job:
+    """Return a job with all its fields and what its attempts tell."""
+    row = job_row(db, batch_id, job_index)
+    if row["extras"] is not None:
+        check_trusted(index, trusted)
+    attempts = db.rows("read_attempts", batch_id=batch_id, job_index=job_index) if row["attempt"] else []
+    return assemble(row, attempts, index)
+
+
+def assemble(
+    row: Mapping[str, Any], attempts: list[dict[str, Any]], index: str, *, partial: bool = False
+) -> jobs.Job:
+    """Return the dict of a job from its row and those of its attempts."""
+    extras = None if partial else row["extras"]
+    fields: dict[str, Any] = {
+        "BatchID": row["BatchID"],
+        "JobIndex": row["JobIndex"],
+        "priority": row["priority"],
+        **jobs.unpack(row["metadata"], extras),
+        "state": row["state"],
+    }
+    if attempts:
+        paths = Paths(index)
+        where = (row["BatchID"], row["JobIndex"])
+        fields["ClusterID"] = [cluster_id(one["cluster_id"], one["task"]) for one in attempts]
+        fields["hostname"] = [one["host"] for one in attempts]
+        fields["subtime"] = [one["submitted"] for one in attempts]
+        fields["stdout"] = [paths.log(*where, one["n"], "stdout") for one in attempts]
+        fields["stderr"] = [paths.log(*where, one["n"], "stderr") for one in attempts]
+        summaries = [one["qstat"] for one in attempts if one["qstat"]]
+        if summaries:
+            import json
+
+            fields["qstat"] = json.loads(summaries[-1])
+    for field in ("progress", "progress_message", "failure"):
+        if row[field] is not None:
+            fields[field] = row[field]
+    return jobs.Job(fields, origin=origin_of(row), partial=partial)
+
+
+def origin_of(row: Mapping[str, Any]) -> jobs.Origin:
+    """Return what a job's dict remembers of its row."""
+    columns = ("BatchID", "JobIndex", "state", "priority", "metadata", "extras")
+    return jobs.Origin(*(row[column] for column in columns))
+
+
+def cluster_id(submission: str | None, task: int) -> str | None:
+    """Return the id of one task, as the executor knows it; None before it was recorded."""
+    return None if submission is None else f"{submission}.{task}"
+
+
+def mark_run(db: Statements, key: Key, now: float) -> None:
+    """Set a job to ``run``: called by its attempt as often as it likes."""
+    check_current(db, key)
+    db.run("job_runs", **key._asdict())
+    db.run("attempt_runs", **key._asdict(), now=now, host=host_name())
+
+
+def check_current(db: Statements, key: Key) -> dict[str, Any]:
+    """Return the row of a job; raise unless ``key`` is its current attempt and was not reset."""
+    row = job_row(db, key.batch_id, key.job_index)
+    attempt = db.row("read_attempt", **key._asdict())
+    if attempt is None or row["attempt"] != key.n or attempt["cancelled"] is not None:
+        who = db.row("last_edit", batch_id=key.batch_id, job_index=key.job_index)
+        by = f" by process {who['pid']} on {who['host']} ({who['kind']})" if who else ""
+        raise StaleJobError(
+            f"Attempt {key.n} of job {key.batch_id}:{key.job_index} no longer counts: the job was reset, deleted or "
+            f"submitted again meanwhile{by}. This process should end."
+        )
+    return row
+
+
+def mark_complete(db: Statements, key: Key | None, job: jobs.Job | None, where: tuple[int, int], now: float) -> None:
+    """Set a job to ``complete``, with the fields that were changed in its dict; the later one wins."""
+    if key is not None and (key.batch_id, key.job_index) == where:
+        check_current(db, key)
+        db.run("attempt_runs", **key._asdict(), now=now, host=host_name())
+    row = job_row(db, *where)
+    if job is not None:
+        write_fields(db, row, {k: v for k, v in jobs.changes(job).items() if k != "state"})
+    db.run("job_state", batch_id=where[0], job_index=where[1], state="complete")
+
+
+def update_job(db: Statements, job: jobs.Job, now: float) -> jobs.Origin:
+    """Write the fields that were changed in a job's dict, unless another process changed the same ones.
+
+    Returns what the index holds now, for the dict to remember.
+
+    Raises
+    ------
+    StaleJobError
+        Naming the field and who changed it.
+    """
+    batch_id, job_index = job["BatchID"], job["JobIndex"]
+    row = job_row(db, batch_id, job_index)
+    changed = jobs.changes(job)
+    if job.origin is not None:
+        _refuse_stale(db, job, changed, row)
+    if changed:
+        write_fields(db, row, changed)
+        add_event(db, now, batch_id, job_index, "edit", ", ".join(sorted(changed)))
+    return origin_of(job_row(db, batch_id, job_index))
+
+
+def _refuse_stale(db: Statements, job: jobs.Job, changed: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    origin = job.origin
+    assert origin is not None
+    read, now = jobs.split(origin.metadata, origin.extras), jobs.split(row["metadata"], row["extras"])
+    for field, value in changed.items():
+        if field == "state":
+            # Submission and start are the normal path of the very job that this dict was prepared for.
+            moved = row["state"] not in {origin.state, value, "submit", "run"}
+        elif field == "priority":
+            moved = row["priority"] not in {origin.priority, value}
+        else:
+            moved = now.get(field) != read.get(field) and not jobs.same(now.get(field), field, value)
+        if moved:
+            who = db.row("last_edit", batch_id=job["BatchID"], job_index=job["JobIndex"])
+            by = f"process {who['pid']} on {who['host']} ({who['kind']})" if who else "another process"
+            raise StaleJobError(
+                f"The field {field!r} of {jobs.label(job)} was changed by {by} since this dict was read. Nothing was "
+                f"written. Read the job again with get_job_info and repeat the change."
+            )
+
+
+def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Write some fields of a job; a value of ``REMOVED`` takes the field out."""
+    where = {"batch_id": row["BatchID"], "job_index": row["JobIndex"]}
+    own = jobs.own_fields(changed)
+    if own:
+        metadata, extras = jobs.merge(row["metadata"], row["extras"], own)
+        name = jobs.joined_name(own["name"]) if "name" in own else row["name"]
+        flag = own.get("complete_on_exit", row["complete_on_exit"])
+        db.run(
+            "job_fields",
+            **where,
+            metadata=metadata,
+            extras=extras,
+            name=None if name == row["batch_name"] else name,
+            complete_on_exit=int(flag is not jobs.REMOVED and bool(flag)),
+        )
+    if "state" in changed:
+        db.run("job_state", **where, state=str(changed["state"]))
+    if "priority" in changed:
+        db.run("job_priority", **where, priority=jobs.plain_number(changed["priority"]))
+
+
+def add_event(db: Statements, now: float, batch_id: int, job_index: int | None, kind: str, detail: str | None) -> None:
+    """Write down what a person or a rule did."""
+    db.run(
+        "add_event",
+        now=now, host=host_name(), pid=os.getpid(), batch_id=batch_id, job_index=job_index, kind=kind, detail=detail,
+    )
+
+
+def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, complete: bool) -> bool:
+    """Fold the end of an attempt, once: its facts, and what they mean for the job.
+
+    Parameters
+    ----------
+    reason : str | None
+        Why the job is missing; None if it is not.
+    complete : bool
+        Whether this end completes the job (a plain command that exited 0).
+
+    Returns
+    -------
+    bool
+        False if the end had been folded before.
+    """
+    if not db.changed("attempt_ends", **key._asdict(), reason=reason, **ended._asdict()):
+        return False
+    if not db.changed("job_end_proved", **key._asdict()):
+        if complete:
+            db.run("job_ended", **key._asdict())
+        elif reason is not None:
+            db.run("job_missing", **key._asdict(), reason=reason)
+    return True
+
+
+def settle(db: Statements, token: str, now: float) -> bool:
+    """Mark a submission whose attempts have all ended; return whether it is."""
+    if db.row("submission_left", token=token) is not None:
+        return False
+    db.run("submission_settled", token=token, now=now)
+    return True

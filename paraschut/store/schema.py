@@ -1,0 +1,219 @@
+"""The tables of the index, their version, and the SQL text that jobs run without SQLAlchemy.
+
+Times are UTC epoch seconds, sizes bytes, durations seconds. What each table is for is in ARCHITECTURE.md.
+SQLite 3.26 and newer: see ``tests/unit/test_schema.py`` for what is therefore not used.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BLOB,
+    REAL,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    ForeignKeyConstraint,
+    FromClause,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    and_,
+    literal_column,
+)
+from sqlalchemy.types import UserDefinedType
+
+SCHEMA_VERSION = 1
+#: Marks the file as ours (``PRAGMA application_id``): "PSU1" in ASCII.
+APPLICATION_ID = 0x50535531
+
+#: A job in one of these no longer holds back its batch.
+FINISHED = ("complete", "collected")
+#: A job in one of these has been handed to an executor.
+ACTIVE = ("submit", "run", "spawn")
+#: Jobs above this priority go before all jobs of all batches.
+GLOBAL_PRIORITY = 100
+
+
+class Number(UserDefinedType[float]):
+    """A number that is kept as it is: an integer stays one, as it would not with NUMERIC affinity."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return a declared type that has no affinity."""
+        return "BLOB"
+
+
+metadata = MetaData()
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("BatchID", Integer, primary_key=True),
+    Column("name", Text),
+    Column("data_type", Text),
+    Column("created", REAL, nullable=False),
+    # Those of its first submission: what goes on by itself goes on with them.
+    Column("executor", Text),
+    Column("environment", Text),
+    Column("workdir", Text),
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("BatchID", Integer, ForeignKey("batch.BatchID"), nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Number, nullable=False),
+    # The number of the current attempt; 0 before the first.
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    # The attempt before a reset, until its end is proved: the job is not eligible as long as this is set.
+    Column("ending", Integer),
+    Column("complete_on_exit", Integer, nullable=False, server_default="0"),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    # Joined by "/"; NULL where it is the name of the batch.
+    Column("name", Text),
+    Column("progress", REAL),
+    Column("progress_message", Text),
+    # Why the job is missing; NULL as long as it is not.
+    Column("failure", Text),
+    Column("absent_since", REAL),
+    # The large columns come last, so that reading the small ones needs no overflow pages.
+    Column("metadata", Text, nullable=False),
+    Column("extras", BLOB),
+    PrimaryKeyConstraint("BatchID", "JobIndex"),
+)
+
+
+
+def unfinished(of: FromClause = job) -> ColumnElement[bool]:
+    """Jobs that hold back what is below them; written as the partial indexes are, so that they are used."""
+    return of.c.state.not_in([literal_column(f"'{state}'") for state in FINISHED])
+
+
+def active(of: FromClause = job) -> ColumnElement[bool]:
+    """Jobs that an executor has."""
+    return of.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE])
+
+
+Index("job_by_state", job.c.BatchID, job.c.state, job.c.JobIndex)
+Index(
+    "job_unfinished",
+    job.c.BatchID,
+    job.c.priority,
+    job.c.state,
+    job.c.ending,
+    job.c.JobIndex,
+    sqlite_where=unfinished(),
+)
+Index("job_global", job.c.priority, sqlite_where=and_(unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))))
+Index("job_active", job.c.BatchID, job.c.JobIndex, job.c.failure, sqlite_where=active())
+
+environment = Table(
+    "environment",
+    metadata,
+    # The variables that submitters hand to their jobs: thousands of submissions share a few of these.
+    Column("digest", Text, primary_key=True),
+    Column("variables", Text, nullable=False),
+)
+
+submission = Table(
+    "submission",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("executor", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("start_ticks", Integer, nullable=False),
+    Column("claimed", REAL, nullable=False),
+    Column("recorded", REAL),
+    Column("cluster_id", Text),
+    # When the last of its attempts was folded; its folder is removed then.
+    Column("settled", REAL),
+    # The folder's mtime (ns) when it was last looked through: unchanged means nothing new in it.
+    Column("seen", Integer),
+    Column("environment", Text, ForeignKey("environment.digest")),
+)
+Index(
+    "submission_unrecorded",
+    submission.c.token,
+    sqlite_where=and_(submission.c.recorded.is_(None), submission.c.settled.is_(None)),
+)
+Index("submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None))
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("BatchID", Integer, nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("token", Text, ForeignKey("submission.token"), nullable=False),
+    Column("task", Integer, nullable=False),
+    # Where it runs; set at the claim for local jobs, whose agent looks for it.
+    Column("host", Text),
+    # "pid:start ticks:boot id" of the wrapper that a local attempt runs in.
+    Column("process", Text),
+    Column("asked", Text),
+    Column("submitted", REAL, nullable=False),
+    Column("started", REAL),
+    # When somebody asked for its end; why is in reason.
+    Column("cancelled", REAL),
+    Column("ended", REAL),
+    Column("code", Integer),
+    Column("signal", Integer),
+    Column("reason", Text),
+    Column("max_rss", Integer),
+    Column("cpu", REAL),
+    # The number of the last event file of this attempt that was folded.
+    Column("folded", Integer, nullable=False, server_default="0"),
+    Column("qstat", Text),
+    PrimaryKeyConstraint("BatchID", "JobIndex", "n"),
+    ForeignKeyConstraint(["BatchID", "JobIndex"], ["job.BatchID", "job.JobIndex"]),
+)
+Index("attempt_of_token", attempt.c.token, attempt.c.task)
+Index(
+    "attempt_waiting",
+    attempt.c.host,
+    sqlite_where=and_(attempt.c.started.is_(None), attempt.c.ended.is_(None)),
+)
+Index(
+    "attempt_running",
+    attempt.c.host,
+    sqlite_where=and_(attempt.c.started.is_not(None), attempt.c.ended.is_(None)),
+)
+Index(
+    "attempt_cancelled",
+    attempt.c.host,
+    sqlite_where=and_(attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)),
+)
+
+agent = Table(
+    "agent",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("start_ticks", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since", REAL, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("serial", Integer, primary_key=True),
+    Column("at", REAL, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("BatchID", Integer, nullable=False),
+    # NULL: all jobs of the batch, or those that detail lists.
+    Column("JobIndex", Integer),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text),
+)
+Index("event_of_job", event.c.BatchID, event.c.JobIndex)

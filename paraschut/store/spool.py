@@ -1,0 +1,131 @@
+"""Event files: what a job could not write into the index is not lost.
+
+A file is written beside and renamed: ``events/<BatchID>.<JobIndex>.<attempt>.<number>.json``. The next writer
+folds them in order, each once: the number of the last one folded is kept with the attempt, so a file that
+outlives its folding (its folder died in between) does nothing. Part of the road of a job: imports little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from typing import Any
+
+from paraschut import job as jobs
+from paraschut.errors import NotFoundError, StaleJobError
+from paraschut.paths import Paths
+from paraschut.store import runtime
+from paraschut.store.runtime import Key, Statements
+
+
+def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
+    """Write an event of an attempt; return the file.
+
+    ``what`` has ``kind`` (``run``, ``progress`` or ``fields``), ``at``, and what the kind needs.
+    """
+    os.makedirs(paths.events, mode=0o700, exist_ok=True)
+    number = 1 + max((number for number, _ in pending(paths, key)), default=_last_number())
+    name = f"{key.batch_id}.{key.job_index}.{key.n}.{number}"
+    beside = os.path.join(paths.events, f".{name}.{os.getpid()}")
+    with open(beside, "w", encoding="utf-8") as file:
+        json.dump(what, file)
+        file.flush()
+        os.fsync(file.fileno())
+    path = os.path.join(paths.events, name + ".json")
+    os.rename(beside, path)
+    return path
+
+
+def _last_number() -> int:
+    # Numbers only have to grow within an attempt, also when earlier files were folded and removed.
+    import time
+
+    return time.time_ns()
+
+
+def pending(paths: Paths, key: Key | None = None) -> list[tuple[int, str]]:
+    """Return the event files (of one attempt, or of all), as number and path, in the order of folding."""
+    start = "" if key is None else f"{key.batch_id}.{key.job_index}.{key.n}."
+    try:
+        names = [name for name in os.listdir(paths.events) if name.endswith(".json") and name.startswith(start)]
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        number = name.split(".")[3]
+        if number.isdigit():
+            found.append((int(number), os.path.join(paths.events, name)))
+    return sorted(found)
+
+
+def describe(job: jobs.Job | None, **what: Any) -> dict[str, Any]:
+    """Return an event of kind ``fields``, with what was changed in a job's dict."""
+    changed = {} if job is None else jobs.changes(job)
+    metadata, extras = jobs.pack(
+        {field: value for field, value in jobs.own_fields(changed).items() if value is not jobs.REMOVED}
+    )
+    return {
+        **what,
+        "metadata": metadata,
+        "extras": None if extras is None else b64encode(extras).decode("ascii"),
+        "removed": [field for field, value in changed.items() if value is jobs.REMOVED],
+        "columns": {field: changed[field] for field in ("state", "priority") if field in changed},
+    }
+
+
+def fold(db: Statements, index: str, files: Iterable[tuple[int, str]], trusted: tuple[str, ...]) -> list[str]:
+    """Fold event files inside the caller's transaction; return those to unlink after its commit."""
+    done = []
+    for number, path in files:
+        batch_id, job_index, n = map(int, os.path.basename(path).split(".")[:3])
+        key = Key(batch_id, job_index, n)
+        try:
+            with open(path, encoding="utf-8") as file:
+                what = json.load(file)
+        except FileNotFoundError:  # folded by another meanwhile
+            continue
+        attempt = db.row("read_attempt", **key._asdict())
+        if attempt is not None and attempt["folded"] < number:
+            _apply(db, index, key, what, trusted)
+            db.run("attempt_folded", **key._asdict(), folded=number)
+        done.append(path)
+    return done
+
+
+def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    try:
+        row = runtime.check_current(db, key)
+    except (StaleJobError, NotFoundError):
+        return  # reset or removed meanwhile: what it said no longer counts
+    if what["kind"] == "run":
+        db.run("job_runs", **key._asdict())
+        db.run("attempt_runs", **key._asdict(), now=what["at"], host=what["host"])
+    elif what["kind"] == "progress":
+        db.run(
+            "job_progress",
+            batch_id=key.batch_id, job_index=key.job_index,
+            progress=what["progress"], progress_message=what["message"],
+        )
+    else:
+        if what["extras"] is not None:
+            runtime.check_trusted(index, trusted)
+        extras = None if what["extras"] is None else b64decode(what["extras"])
+        changed = {
+            **jobs.unpack(what["metadata"], extras),
+            **{field: jobs.REMOVED for field in what["removed"]},
+            **what["columns"],
+        }
+        if row["state"] in {"complete", "collected"}:
+            changed.pop("state", None)
+        runtime.write_fields(db, row, changed)
+
+
+def unlink(paths: Iterable[str]) -> None:
+    """Remove folded files."""
+    for path in paths:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue

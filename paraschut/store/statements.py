@@ -1,0 +1,263 @@
+"""The statements that jobs and the agent run without SQLAlchemy, written with it.
+
+``python -m paraschut.store.statements`` writes them to ``statements.sql``, which ``runtime.py`` reads;
+a test compares the two. So the tables stay the one place where a column is named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects import sqlite
+
+from paraschut.store.schema import (
+    GLOBAL_PRIORITY,
+    active,
+    agent,
+    attempt,
+    batch,
+    environment,
+    event,
+    job,
+    submission,
+    unfinished,
+)
+
+FILE = Path(__file__).with_name("statements.sql")
+
+P = bindparam
+_ONE: ColumnElement[int] = literal_column("1")
+_ZERO: ColumnElement[int] = literal_column("0")
+_THIS_JOB = (job.c.BatchID == P("batch_id")) & (job.c.JobIndex == P("job_index"))
+_THIS_ATTEMPT = (attempt.c.BatchID == P("batch_id")) & (attempt.c.JobIndex == P("job_index")) & (attempt.c.n == P("n"))
+_HERE = attempt.c.host == P("host")
+
+
+def _word(state: str) -> ColumnElement[Any]:
+    return literal_column(f"'{state}'")
+
+
+def heads() -> Select[Any]:
+    """Return the query for the groups that are next in their batch and have jobs to submit.
+
+    It scans the batches and looks twice into a partial index for each, so finished batches cost nothing and
+    ten thousand blocked ones a few milliseconds. The LIMIT keeps SQLite from evaluating ``top`` twice.
+    """
+    top = (
+        select(func.max(job.c.priority))
+        .where(job.c.BatchID == batch.c.BatchID, unfinished())
+        .correlate(batch)
+        .scalar_subquery()
+        .label("top")
+    )
+    groups = select(batch.c.BatchID, batch.c.executor, batch.c.environment, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
+    ready = exists(
+        select(_ONE)
+        .select_from(job)
+        .where(
+            job.c.BatchID == groups.c.BatchID,
+            job.c.priority == groups.c.top,
+            job.c.state == _word("init"),
+            job.c.ending.is_(None),
+            unfinished(),
+        )
+    )
+    return select(groups.c.BatchID, groups.c.executor, groups.c.environment, groups.c.top).where(groups.c.top.is_not(None), ready)
+
+
+def statements() -> dict[str, ClauseElement]:
+    """Return all statements by name."""
+    now: BindParameter[float] = P("now")
+    return {
+        "heads": heads(),
+        "global_top": select(func.max(job.c.priority)).where(
+            unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))
+        ),
+        "active_count": select(func.count()).select_from(job).where(active(), job.c.failure.is_(None)),
+        "ready_count": select(func.count()).select_from(
+            select(_ONE)
+            .select_from(job)
+            .where(
+                job.c.BatchID == P("batch_id"),
+                job.c.priority == P("priority"),
+                job.c.state == _word("init"),
+                job.c.ending.is_(None),
+                unfinished(),
+            )
+            .limit(P("most"))
+            .offset(_ZERO)
+            .subquery()
+        ),
+        "read_job": select(job, batch.c.workdir, batch.c.name.label("batch_name"))
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(_THIS_JOB),
+        "read_attempts": select(attempt, submission.c.cluster_id)
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
+        .order_by(attempt.c.n),
+        "read_attempt": select(attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded).where(
+            _THIS_ATTEMPT
+        ),
+        "job_runs": update(job)
+        .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
+        .values(state=_word("run"), failure=null(), absent_since=null()),
+        "attempt_runs": update(attempt)
+        .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
+        .values(started=func.coalesce(attempt.c.started, now), host=P("host")),
+        "job_state": update(job)
+        .where(_THIS_JOB)
+        .values(state=P("state"), failure=null(), absent_since=null(), revision=job.c.revision + _ONE),
+        "job_priority": update(job)
+        .where(_THIS_JOB)
+        .values(priority=P("priority"), revision=job.c.revision + _ONE),
+        "job_fields": update(job)
+        .where(_THIS_JOB)
+        .values(
+            metadata=P("metadata"),
+            extras=P("extras"),
+            name=P("name"),
+            complete_on_exit=P("complete_on_exit"),
+            revision=job.c.revision + _ONE,
+        ),
+        "job_progress": update(job)
+        .where(_THIS_JOB)
+        .values(progress=P("progress"), progress_message=P("progress_message")),
+        "attempt_qstat": update(attempt).where(_THIS_ATTEMPT).values(qstat=P("qstat")),
+        "attempt_folded": update(attempt).where(_THIS_ATTEMPT).values(folded=P("folded")),
+        "job_missing": update(job)
+        .where(_THIS_JOB, job.c.attempt == P("n"), active())
+        .values(failure=P("reason")),
+        "job_ended": update(job)
+        .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
+        .values(state=_word("complete"), failure=null(), absent_since=null()),
+        "job_end_proved": update(job).where(_THIS_JOB, job.c.ending == P("n")).values(ending=null()),
+        "attempt_ends": update(attempt)
+        .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
+        .values(
+            started=func.coalesce(attempt.c.started, P("started")),
+            ended=P("ended"),
+            code=P("code"),
+            signal=P("signal"),
+            reason=func.coalesce(attempt.c.reason, P("reason")),
+            max_rss=P("max_rss"),
+            cpu=P("cpu"),
+        ),
+        "attempt_reason": update(attempt)
+        .where(_THIS_ATTEMPT, attempt.c.ended.is_(None), attempt.c.reason.is_(None))
+        .values(reason=P("reason")),
+        "submission_of": select(submission.c.executor, submission.c.token).where(
+            submission.c.cluster_id == P("cluster_id")
+        ),
+        "submission_left": select(_ONE)
+        .select_from(attempt)
+        .where(attempt.c.token == P("token"), attempt.c.ended.is_(None))
+        .limit(_ONE).offset(_ZERO),
+        "submission_settled": update(submission).where(submission.c.token == P("token")).values(settled=now),
+        "add_event": insert(event).values(
+            at=now, host=P("host"), pid=P("pid"), BatchID=P("batch_id"), JobIndex=P("job_index"),
+            kind=P("kind"), detail=P("detail"),
+        ),
+        "last_edit": select(event.c.at, event.c.host, event.c.pid, event.c.kind)
+        .where(
+            event.c.BatchID == P("batch_id"),
+            (event.c.JobIndex == P("job_index")) | event.c.JobIndex.is_(None),
+        )
+        .order_by(event.c.serial.desc())
+        .limit(_ONE).offset(_ZERO),
+        "waiting": select(
+            attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.token, attempt.c.task, attempt.c.asked,
+            job.c.metadata, job.c.complete_on_exit, batch.c.workdir, submission.c.environment, submission.c.cluster_id,
+        )
+        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .join(batch, batch.c.BatchID == attempt.c.BatchID)
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(
+            _HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None), attempt.c.cancelled.is_(None)
+        )
+        .order_by(literal_column("attempt.rowid"))
+        .limit(P("most")).offset(_ZERO),
+        "any_waiting": select(_ONE)
+        .select_from(attempt)
+        .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None))
+        .limit(_ONE).offset(_ZERO),
+        "waiting_count": select(func.count())
+        .select_from(attempt)
+        .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None)),
+        "any_running": select(_ONE)
+        .select_from(attempt)
+        .where(_HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None))
+        .limit(_ONE).offset(_ZERO),
+        "running": select(
+            attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.token, attempt.c.task, attempt.c.asked,
+            attempt.c.process, attempt.c.started, attempt.c.cancelled, attempt.c.reason, job.c.absent_since,
+        )
+        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .where(_HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)),
+        "started_in": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(
+            _HERE, attempt.c.process == P("process"), attempt.c.started.is_not(None), attempt.c.ended.is_(None)
+        ),
+        "job_and_reason": select(job.c.state, job.c.attempt, job.c.complete_on_exit, attempt.c.reason)
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .where(_THIS_ATTEMPT),
+        "attempt_marked": update(attempt)
+        .where(_THIS_ATTEMPT, attempt.c.ended.is_(None), attempt.c.started.is_(None))
+        .values(started=P("started"), host=P("host")),
+        "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
+        "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.started).where(
+            _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)
+        ),
+        "attempt_starts": update(attempt)
+        .where(
+            _THIS_ATTEMPT,
+            attempt.c.started.is_(None),
+            attempt.c.ended.is_(None),
+            attempt.c.cancelled.is_(None),
+        )
+        .values(started=now, process=P("process")),
+        "attempt_not_started": update(attempt)
+        .where(_THIS_ATTEMPT, attempt.c.process == P("process"), attempt.c.ended.is_(None))
+        .values(started=null(), process=null()),
+        "job_not_started": update(job)
+        .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state == _word("run"))
+        .values(state=_word("submit")),
+        "environment": select(environment.c.variables).where(environment.c.digest == P("digest")),
+        "agent": select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks, agent.c.state).where(
+            agent.c.host == P("host")
+        ),
+        "agent_gone": delete(agent).where(agent.c.host == P("host")),
+        "agent_state": insert(agent)
+        .prefix_with("OR REPLACE")
+        .values(
+            host=P("host"), pid=P("pid"), boot_id=P("boot_id"), start_ticks=P("start_ticks"), state=P("state"), since=now
+        ),
+    }
+
+
+def rendered() -> str:
+    """Return the text of ``statements.sql``."""
+    dialect = sqlite.dialect(paramstyle="named")
+    blocks = []
+    for name, statement in statements().items():
+        sql = " ".join(str(statement.compile(dialect=dialect)).split())
+        blocks.append(f"-- {name}\n{sql};\n")
+    return "".join(blocks)
+
+
+if __name__ == "__main__":
+    FILE.write_text(rendered(), encoding="utf-8")

@@ -1,0 +1,84 @@
+-- heads
+SELECT head."BatchID", head.executor, head.environment, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.environment AS environment, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
+-- global_top
+SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
+-- active_count
+SELECT count(*) AS count_1 FROM job WHERE job.state IN ('submit', 'run', 'spawn') AND job.failure IS NULL;
+-- ready_count
+SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
+-- read_job
+SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- read_attempts
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
+-- read_attempt
+SELECT attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- job_runs
+UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
+-- attempt_runs
+UPDATE attempt SET host=:host, started=coalesce(attempt.started, :now) WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+-- job_state
+UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- job_priority
+UPDATE job SET priority=:priority, revision=(job.revision + 1) WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- job_fields
+UPDATE job SET complete_on_exit=:complete_on_exit, revision=(job.revision + 1), name=:name, metadata=:metadata, extras=:extras WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- job_progress
+UPDATE job SET progress=:progress, progress_message=:progress_message WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- attempt_qstat
+UPDATE attempt SET qstat=:qstat WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- attempt_folded
+UPDATE attempt SET folded=:folded WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- job_missing
+UPDATE job SET failure=:reason WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run', 'spawn');
+-- job_ended
+UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
+-- job_end_proved
+UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
+-- attempt_ends
+UPDATE attempt SET started=coalesce(attempt.started, :started), ended=:ended, code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+-- attempt_reason
+UPDATE attempt SET reason=:reason WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.reason IS NULL;
+-- submission_of
+SELECT submission.executor, submission.token FROM submission WHERE submission.cluster_id = :cluster_id;
+-- submission_left
+SELECT 1 FROM attempt WHERE attempt.token = :token AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
+-- submission_settled
+UPDATE submission SET settled=:now WHERE submission.token = :token;
+-- add_event
+INSERT INTO event (at, host, pid, "BatchID", "JobIndex", kind, detail) VALUES (:now, :host, :pid, :batch_id, :job_index, :kind, :detail);
+-- last_edit
+SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."BatchID" = :batch_id AND (event."JobIndex" = :job_index OR event."JobIndex" IS NULL) ORDER BY event.serial DESC LIMIT 1 OFFSET 0;
+-- waiting
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
+-- any_waiting
+SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
+-- waiting_count
+SELECT count(*) AS count_1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL;
+-- any_running
+SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NOT NULL AND attempt.ended IS NULL AND attempt.process IS NOT NULL LIMIT 1 OFFSET 0;
+-- running
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, attempt.process, attempt.started, attempt.cancelled, attempt.reason, job.absent_since FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NOT NULL AND attempt.ended IS NULL AND attempt.process IS NOT NULL;
+-- started_in
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
+-- job_and_reason
+SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- attempt_marked
+UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
+-- job_absent
+UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- cancelled
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.started FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
+-- attempt_starts
+UPDATE attempt SET process=:process, started=:now WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL;
+-- attempt_not_started
+UPDATE attempt SET process=NULL, started=NULL WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.ended IS NULL;
+-- job_not_started
+UPDATE job SET state='submit' WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state = 'run';
+-- environment
+SELECT environment.variables FROM environment WHERE environment.digest = :digest;
+-- agent
+SELECT agent.pid, agent.boot_id, agent.start_ticks, agent.state FROM agent WHERE agent.host = :host;
+-- agent_gone
+DELETE FROM agent WHERE agent.host = :host;
+-- agent_state
+INSERT OR REPLACE INTO agent (host, pid, boot_id, start_ticks, state, since) VALUES (:host, :pid, :boot_id, :start_ticks, :state, :now);

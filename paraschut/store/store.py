@@ -1,0 +1,500 @@
+"""The verbs of the index, for all but jobs and the agent: add, claim, record, release, change, remove."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import ColumnElement, Connection, bindparam, create_engine, delete, insert, select, update
+from sqlalchemy.pool import NullPool
+
+from paraschut import job as jobs
+from paraschut.config import Config
+from paraschut.errors import BatchExistsError, JobError, SchemaError, StoreError
+from paraschut.process import Identity
+from paraschut.store import engine, journal, rows, runtime, schema
+from paraschut.store.rows import Running
+from paraschut.store.runtime import Statements
+from paraschut.store.schema import attempt, batch, event, job, submission
+
+_TEXTS = runtime.read_statements()
+#: SQLite's limit of parameters is 999 before 3.32.
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubmission:
+    """Who claims jobs, for which executor."""
+
+    token: str
+    executor: str
+    owner: Identity
+    #: The submitter's variables; or the digest of those that an earlier submission kept.
+    environment: Mapping[str, str] | str
+    now: float
+    #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
+    host: str | None = None
+
+
+class Claimed(NamedTuple):
+    """One job of a claim, with its fields as JSON has them."""
+
+    batch_id: int
+    job_index: int
+    n: int
+    task: int
+    fields: dict[str, Any]
+    workdir: str | None
+
+
+class Claim(NamedTuple):
+    """What a claim got: jobs that are now in ``submit``, and why others were left."""
+
+    jobs: list[Claimed]
+    refused: list[tuple[int, int, str]]
+
+
+class Ready(NamedTuple):
+    """What a decision needs to know of the index: groups that are next, limits."""
+
+    heads: list[tuple[int, str | None, float]]
+    #: The environment that each of these batches was first submitted with.
+    environments: dict[int, str | None]
+    global_top: float | None
+    active: int
+
+
+#: Gives the groups to submit, in order, and how many jobs at most.
+Decide = Callable[[Ready], tuple[list[tuple[int, float]], int]]
+#: Gives what a job asks for; raises JobError to leave it.
+Vet = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Store:
+    """One index.
+
+    Parameters
+    ----------
+    index : str
+        The path of its file.
+    lock_timeout : float
+        Seconds to wait while others write.
+    trusted : tuple[str, ...]
+        Users whose pickles may be loaded, besides this one.
+    journal_mode : str
+        ``auto``, ``wal`` or ``delete``.
+    create : bool
+        Whether to make it if there is none.
+
+    Raises
+    ------
+    StoreError
+        If there is no index and none may be made, or it cannot be used.
+    """
+
+    def __init__(
+        self,
+        index: str | os.PathLike[str],
+        *,
+        lock_timeout: float = 60.0,
+        trusted: tuple[str, ...] = (),
+        journal_mode: str = "auto",
+        create: bool = False,
+        other_hosts: bool = False,
+    ) -> None:
+        self.index = os.path.abspath(os.fspath(index))
+        self.trusted = trusted
+        self._limit = lock_timeout
+        self._line = engine.Line(self.index, lock_timeout)
+        if create:
+            self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
+        if os.path.exists(self.index):
+            journal.refuse_shared_log(self.index)
+        self._engine = create_engine(
+            "sqlite://", creator=lambda: engine.connect(self.index, lock_timeout), poolclass=NullPool
+        )
+        with self.reading() as connection:
+            self._check_version(connection)
+        if journal_mode != "auto" or other_hosts:
+            self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
+
+    @classmethod
+    def of(cls, config: Config, *, create: bool = False) -> Self:
+        """Open the index of a configuration."""
+        return cls(
+            config.index,
+            lock_timeout=config.lock_timeout,
+            trusted=config.trusted_users,
+            journal_mode=config.journal_mode,
+            create=create,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _create(self, mode: str) -> None:
+        if os.path.exists(self.index) and os.path.getsize(self.index):
+            return
+        try:
+            os.makedirs(os.path.dirname(self.index), mode=0o700, exist_ok=True)
+            os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"The index {self.index} cannot be made: {error.strerror}. Set job_dir in the configuration to a "
+                f"folder of yours that can be written."
+            ) from error
+        with engine.speaking(self.index):
+            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
+            try:
+                journal.switch(connection, self.index, mode, self._limit)
+            finally:
+                connection.close()
+        made = create_engine("sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool)
+        with made.connect() as connected:
+            raw: Any = connected.connection.driver_connection
+            with self._line.writing(raw):
+                if raw.execute("PRAGMA user_version").fetchone() == (0,):
+                    schema.metadata.create_all(connected, checkfirst=False)
+                    raw.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+                    raw.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+        made.dispose()
+
+    def _check_version(self, connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        ours = raw.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+        (version,) = raw.execute("PRAGMA user_version").fetchone()
+        if not ours:
+            raise SchemaError(
+                f"{self.index} is a database, but not an index of paraschut. Set job_dir in the configuration to "
+                f"another folder."
+            )
+        if version != schema.SCHEMA_VERSION:
+            raise SchemaError(
+                f"The index {self.index} has version {version} of the format, this paraschut knows "
+                f"{schema.SCHEMA_VERSION}. Install the paraschut that wrote it: pip install --upgrade paraschut"
+            )
+
+    def keep_journal(self, mode: str) -> None:
+        """Bring the index into a journal mode, if it is in another."""
+        with engine.speaking(self.index):
+            connection = engine.connect(self.index, self._limit)
+            try:
+                if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
+                    journal.switch(connection, self.index, mode, self._limit)
+            finally:
+                connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Run queries that all see the same moment."""
+        with engine.speaking(self.index), self._engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+
+    @staticmethod
+    def statements(connection: Connection) -> Statements:
+        """Return the generated statements, to be run on a connection."""
+        raw: Any = connection.connection.driver_connection
+        return Statements(raw, _TEXTS)
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[Connection, Statements]]:
+        """Run one write transaction."""
+        with engine.speaking(self.index), self._engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            with self._line.writing(raw):
+                yield connection, Statements(raw, _TEXTS)
+
+    # -- adding -------------------------------------------------------------------------------------------------
+
+    def reserve(self, wanted: int, following: Callable[[int], int], now: float) -> int:
+        """Take a BatchID that nobody has, from ``wanted`` on; the row without jobs is not yet a batch."""
+        with self.writing() as (connection, _):
+            while connection.execute(select(batch.c.BatchID).where(batch.c.BatchID == wanted)).first():
+                wanted = following(wanted)
+            connection.execute(insert(batch).values(BatchID=wanted, created=now))
+        return wanted
+
+    def add(
+        self,
+        batches: Mapping[int, Sequence[Mapping[str, Any]]],
+        now: float,
+        workdir: str,
+        *,
+        new: bool,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Add jobs in one transaction.
+
+        Parameters
+        ----------
+        batches : Mapping[int, Sequence[Mapping[str, Any]]]
+            Checked job dicts by BatchID.
+        new : bool
+            Whether a batch that has jobs already is an error.
+        after : Callable[[], None] | None
+            Called when each job has been taken and before the commit.
+        """
+        packed = {batch_id: rows.packed(group) for batch_id, group in batches.items()}
+        with self.writing() as (connection, _):
+            for batch_id, given in packed.items():
+                self._add_batch(connection, batch_id, batches[batch_id], now, workdir, new=new)
+                try:
+                    connection.exec_driver_sql(rows.INSERT_JOB, given)
+                except Exception as error:
+                    duplicate = rows.duplicate(connection, error, batch_id, given)
+                    if duplicate is None:
+                        raise
+                    raise JobError(
+                        f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
+                        f"JobIndex, or let set_index=True number the jobs."
+                    ) from error
+            if after is not None:
+                after()
+
+    def _add_batch(
+        self,
+        connection: Connection,
+        batch_id: int,
+        group: Sequence[Mapping[str, Any]],
+        now: float,
+        workdir: str,
+        *,
+        new: bool,
+    ) -> None:
+        name, data_type = jobs.joined_name(group[0]["name"]), group[0]["data_type"]
+        has_jobs = connection.execute(select(job.c.BatchID).where(job.c.BatchID == batch_id).limit(1)).first()
+        if has_jobs and new:
+            raise BatchExistsError(
+                f"Batch {batch_id} is in the index already. Nothing was added. get_job_template(SetID=True) makes a "
+                f"new BatchID; add_job_to_queue adds to an existing batch."
+            )
+        if has_jobs:
+            return
+        connection.execute(delete(batch).where(batch.c.BatchID == batch_id))
+        connection.execute(
+            insert(batch).values(
+                BatchID=batch_id,
+                name=name,
+                data_type=data_type if isinstance(data_type, str) else json.dumps(jobs.shadow(data_type)),
+                created=now,
+                workdir=workdir,
+            )
+        )
+
+    # -- submitting ---------------------------------------------------------------------------------------------
+
+    def ready(self, connection: Connection | None = None) -> Ready:
+        """Return which groups are next."""
+        if connection is None:
+            with self.reading() as connected:
+                return self.ready(connected)
+        db = self.statements(connection)
+        rows_ready = db.rows("heads")
+        heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
+        (top,) = db.run("global_top").fetchone()
+        (active,) = db.run("active_count").fetchone()
+        return Ready(heads, {row["BatchID"]: row["environment"] for row in rows_ready}, top, active)
+
+    def claim(
+        self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
+    ) -> Claim:
+        """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
+        with self.writing() as (connection, db):
+            groups, room = decide(self.ready(connection))
+            found: list[Any] = []
+            refused: list[tuple[int, int, str]] = []
+            for batch_id, priority in groups:
+                query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
+                if condition is not None:
+                    query = query.where(condition)
+                rows.vetted(connection.execute(query), vet, room, found, refused)
+                if len(found) >= room:
+                    break
+            return Claim(self._take(connection, db, new, found), refused)
+
+    def environment(self, digest: str) -> dict[str, str]:
+        """Return the variables that were kept under a digest."""
+        with self.reading() as connection:
+            (text,) = self.statements(connection).run("environment", digest=digest).fetchone()
+        variables: dict[str, str] = json.loads(text)
+        return variables
+
+    def claim_jobs(self, new: NewSubmission, wanted: Sequence[tuple[int, int]], vet: Vet) -> Claim:
+        """Take these very jobs, whatever their priority.
+
+        Raises
+        ------
+        JobError
+            If one of them is not in ``init``; nothing is claimed then.
+        """
+        with self.writing() as (connection, db):
+            found: list[Any] = []
+            refused: list[tuple[int, int, str]] = []
+            for batch_id, job_index in wanted:
+                row = runtime.job_row(db, batch_id, job_index)
+                if row["state"] != "init" or row["ending"] is not None:
+                    still = " and its former attempt has not ended yet" if row["ending"] is not None else ""
+                    raise JobError(
+                        f"Job {batch_id}:{job_index} is in state {row['state']!r}{still}; only jobs in 'init' are "
+                        f"submitted. set_job_field({batch_id}, {job_index}) sets it back. Nothing was submitted."
+                    )
+                query = rows.candidates(job.c.BatchID == batch_id, job.c.JobIndex == job_index)
+                rows.vetted(connection.execute(query), vet, len(wanted), found, refused)
+            return Claim(self._take(connection, db, new, found), refused)
+
+    def _take(self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]) -> list[Claimed]:
+        if not found:
+            return []
+        local = new.host is not None
+        digest = (
+            new.environment
+            if isinstance(new.environment, str)
+            else rows.keep_environment(connection, new.environment)
+        )
+        connection.execute(
+            insert(submission).values(
+                token=new.token,
+                executor=new.executor,
+                **new.owner._asdict(),
+                claimed=new.now,
+                environment=digest,
+                # A claim for the queue in the index is a submission at once, and has no folder to look into.
+                recorded=new.now if local else None,
+                settled=new.now if local else None,
+                cluster_id=new.token if local else None,
+            )
+        )
+        claimed = [
+            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir)
+            for task, (row, fields, _) in enumerate(found)
+        ]
+        db.connection.executemany(
+            rows.INSERT_ATTEMPT,
+            [
+                (one.batch_id, one.job_index, one.n, new.token, one.task, new.host, json.dumps(asked), new.now)
+                for one, (_, _, asked) in zip(claimed, found, strict=True)
+            ],
+        )
+        db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
+        connection.execute(
+            update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
+            [{"which": which, "executor": new.executor, "environment": digest} for which in {one.batch_id for one in claimed}],
+        )
+        return claimed
+
+    def record(self, token: str, cluster_id: str, now: float) -> bool:
+        """Note the scheduler's id of a submission; False if its claim was released meanwhile."""
+        with self.writing() as (connection, _):
+            done = connection.execute(
+                update(submission)
+                .where(submission.c.token == token, submission.c.recorded.is_(None), submission.c.settled.is_(None))
+                .values(recorded=now, cluster_id=cluster_id)
+            )
+            return done.rowcount > 0
+
+    def release(self, token: str, words: str, now: float) -> int:
+        """Give the jobs of a submission that never happened back to ``init``; return how many."""
+        with self.writing() as (connection, _):
+            mine = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(attempt.c.token == token)
+            held = connection.execute(mine).all()
+            raw: Any = connection.connection.driver_connection
+            cursor = raw.executemany(rows.SET_INIT, [(row.BatchID, row.JobIndex, row.n) for row in held])
+            connection.execute(
+                update(attempt)
+                .where(attempt.c.token == token, attempt.c.ended.is_(None))
+                .values(ended=now, reason=words)
+            )
+            connection.execute(update(submission).where(submission.c.token == token).values(settled=now))
+            return int(cursor.rowcount)
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def change(
+        self,
+        wanted: Mapping[int, Sequence[int] | None],
+        fields: Mapping[str, Any],
+        unless: Mapping[str, Iterable[Any]],
+        *,
+        who: Identity,
+        now: float,
+        why: str,
+        only: Sequence[str] | None = None,
+    ) -> tuple[int, list[Running]]:
+        """Set fields of jobs; where that takes a job from its executor, return its attempt to be deleted.
+
+        Parameters
+        ----------
+        wanted : Mapping[int, Sequence[int] | None]
+            The jobs by batch; None is all of it.
+        unless : Mapping[str, Iterable[Any]]
+            Jobs that have one of these values are left alone.
+        only : Sequence[str] | None
+            Only jobs in these states.
+        """
+        taken: list[Running] = []
+        count = 0
+        with self.writing() as (connection, db):
+            for batch_id, indices in wanted.items():
+                chosen = [
+                    row
+                    for row in rows.rows_of(connection, batch_id, indices)
+                    if (only is None or row["state"] in only) and not rows.excepted(row, unless)
+                ]
+                for row in chosen:
+                    if "state" in fields:
+                        taken.extend(rows.take_from_executor(db, row, now))
+                    runtime.write_fields(db, row, fields)
+                count += len(chosen)
+                if chosen:
+                    index = chosen[0]["JobIndex"] if len(chosen) == 1 else None
+                    detail = json.dumps({field: jobs.shadow(value) for field, value in fields.items()})
+                    connection.execute(
+                        insert(event).values(
+                            at=now, host=who.host, pid=who.pid, BatchID=batch_id, JobIndex=index, kind=why, detail=detail
+                        )
+                    )
+        return count, taken
+
+    def boost(self, batch_ids: Sequence[int], by: float, *, who: Identity, now: float) -> int:
+        """Add to the priority of all jobs of batches; return how many."""
+        count = 0
+        with self.writing() as (connection, _):
+            for batch_id in batch_ids:
+                done = connection.execute(
+                    update(job)
+                    .where(job.c.BatchID == batch_id)
+                    .values(priority=job.c.priority + by, revision=job.c.revision + 1)
+                )
+                count += done.rowcount
+                connection.execute(
+                    insert(event).values(
+                        at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="boost", detail=str(by)
+                    )
+                )
+        return count
+
+    def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
+        """Take a batch out of the index; its attempts must have ended."""
+        with self.writing() as (connection, _):
+            for table in (attempt, job, batch):
+                connection.execute(delete(table).where(table.c.BatchID == batch_id))
+            connection.execute(delete(event).where(event.c.BatchID == batch_id))
+            connection.execute(
+                insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
+            )

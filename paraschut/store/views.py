@@ -1,0 +1,277 @@
+"""What is read from the index to be looked at, and the attempts that evidence is gathered for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+
+from paraschut import job as jobs
+from paraschut.store import runtime
+from paraschut.store.rows import CHUNK, Running
+from paraschut.store.runtime import assemble
+from paraschut.store.schema import active, attempt, batch, event, job, submission
+from paraschut.store.store import Store
+
+
+class Island(NamedTuple):
+    """Job indices without a gap, of one batch and state."""
+
+    batch_id: int
+    state: str
+    first: int
+    last: int
+
+
+class BatchInfo(NamedTuple):
+    """A batch that has jobs."""
+
+    batch_id: int
+    name: str | None
+    data_type: str | None
+    executor: str | None
+    created: float
+
+
+def islands(connection: Connection, condition: ColumnElement[bool] | None = None) -> list[Island]:
+    """Return all job indices by batch and state, as ranges: a row for each range, whatever the number of jobs."""
+    order = func.row_number().over(partition_by=(job.c.BatchID, job.c.state), order_by=job.c.JobIndex)
+    query = select(job.c.BatchID, job.c.state, job.c.JobIndex, (job.c.JobIndex - order).label("island"))
+    if condition is not None:
+        query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
+    numbered = query.subquery("numbered")
+    grouped = (
+        select(numbered.c.BatchID, numbered.c.state, func.min(numbered.c.JobIndex), func.max(numbered.c.JobIndex))
+        .group_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
+        .order_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
+    )
+    return [Island(*row) for row in connection.execute(grouped)]
+
+
+def batches(connection: Connection) -> dict[int, BatchInfo]:
+    """Return all batches; those without jobs too."""
+    columns = (batch.c.BatchID, batch.c.name, batch.c.data_type, batch.c.executor, batch.c.created)
+    return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
+
+
+def online(connection: Connection) -> set[tuple[int, int]]:
+    """Return the jobs that have an attempt that started and did not end."""
+    query = select(attempt.c.BatchID, attempt.c.JobIndex).where(
+        attempt.c.started.is_not(None), attempt.c.ended.is_(None)
+    )
+    return {(row.BatchID, row.JobIndex) for row in connection.execute(query)}
+
+
+def missing(
+    connection: Connection, condition: ColumnElement[bool] | None = None
+) -> list[tuple[int, int, str, int]]:
+    """Return the missing jobs, with reason and number of the attempt."""
+    query = select(job.c.BatchID, job.c.JobIndex, job.c.failure, job.c.attempt).where(
+        active(), job.c.failure.is_not(None)
+    )
+    if condition is not None:
+        query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
+    return [tuple(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex))]
+
+
+def progress(connection: Connection) -> list[tuple[int, int, float, str]]:
+    """Return what running jobs told of their progress."""
+    query = select(job.c.BatchID, job.c.JobIndex, job.c.progress, job.c.progress_message).where(
+        active(), job.c.failure.is_(None), job.c.progress.is_not(None)
+    )
+    return [(row[0], row[1], row[2], row[3] or "") for row in connection.execute(query)]
+
+
+def _jobs_query(condition: ColumnElement[bool] | None) -> Select[Any]:
+    query = select(job, batch.c.workdir, batch.c.name.label("batch_name")).join(
+        batch, batch.c.BatchID == job.c.BatchID
+    )
+    return query if condition is None else query.where(condition)
+
+
+def job_dicts(
+    store: Store, connection: Connection, condition: ColumnElement[bool] | None, states: Sequence[str] | None = None
+) -> dict[int, list[jobs.Job]]:
+    """Return job dicts by batch, without what needs unpickling."""
+    query = _jobs_query(condition)
+    if states is not None:
+        query = query.where(job.c.state.in_(list(states)))
+    told: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    attempts = select(attempt, submission.c.cluster_id).join(submission, submission.c.token == attempt.c.token)
+    for row in connection.execute(attempts.order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)).mappings():
+        told.setdefault((row["BatchID"], row["JobIndex"]), []).append(dict(row))
+    found: dict[int, list[jobs.Job]] = {}
+    for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings():
+        of = told.get((row["BatchID"], row["JobIndex"]), [])
+        found.setdefault(row["BatchID"], []).append(assemble(dict(row), of, store.index, partial=True))
+    return found
+
+
+def get_job(store: Store, connection: Connection, batch_id: int, job_index: int) -> jobs.Job:
+    """Return one job with all its fields."""
+    return runtime.read_job(store.statements(connection), store.index, batch_id, job_index, store.trusted)
+
+
+def matching(connection: Connection, condition: ColumnElement[bool]) -> dict[int, list[int]]:
+    """Return the job indices that match a condition, by batch."""
+    query = select(job.c.BatchID, job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
+    found: dict[int, list[int]] = {}
+    for batch_id, job_index in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)):
+        found.setdefault(batch_id, []).append(job_index)
+    return found
+
+
+def active_jobs(connection: Connection) -> int:
+    """Return how many jobs are with an executor and not missing."""
+    query = select(func.count()).select_from(job).where(active(), job.c.failure.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+def indices_of(connection: Connection, batch_id: int, wanted: Sequence[int]) -> list[int]:
+    """Return those of some job indices that a batch has."""
+    found: list[int] = []
+    for start in range(0, len(wanted), CHUNK):
+        query = select(job.c.JobIndex).where(
+            job.c.BatchID == batch_id, job.c.JobIndex.in_(wanted[start : start + CHUNK])
+        )
+        found.extend(connection.execute(query).scalars())
+    return found
+
+
+def existing(connection: Connection, batch_id: int) -> bool:
+    """Return whether a batch has jobs."""
+    return connection.execute(select(job.c.BatchID).where(job.c.BatchID == batch_id).limit(1)).first() is not None
+
+
+def highest_index(connection: Connection, batch_id: int) -> int:
+    """Return the highest JobIndex of a batch; -1 if it has no jobs."""
+    found: int | None = connection.execute(
+        select(func.max(job.c.JobIndex)).where(job.c.BatchID == batch_id)
+    ).scalar()
+    return -1 if found is None else found
+
+
+# -- evidence -------------------------------------------------------------------------------------------------------
+
+
+class OpenSubmission(NamedTuple):
+    """A submission that has attempts whose end was not folded."""
+
+    token: str
+    executor: str
+    host: str
+    pid: int
+    boot_id: str
+    start_ticks: int
+    claimed: float
+    recorded: float | None
+    cluster_id: str | None
+    seen: int | None
+
+
+def open_submissions(connection: Connection, *, unrecorded: bool = False) -> list[OpenSubmission]:
+    """Return the submissions that are not settled; or those that were claimed and never recorded."""
+    columns = [submission.c[name] for name in OpenSubmission._fields]
+    query = select(*columns).where(submission.c.settled.is_(None))
+    if unrecorded:
+        query = query.where(submission.c.recorded.is_(None))
+    return [OpenSubmission(*row) for row in connection.execute(query)]
+
+
+class OpenAttempt(NamedTuple):
+    """An attempt whose end was not folded, and what its job says."""
+
+    batch_id: int
+    job_index: int
+    n: int
+    task: int
+    started: float | None
+    cancelled: float | None
+    reason: str | None
+    host: str | None
+    state: str
+    current: int
+    complete_on_exit: bool
+    absent_since: float | None
+    failure: str | None
+
+
+def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
+    """Return the attempts of a submission whose end was not folded."""
+    query = (
+        select(
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            attempt.c.task,
+            attempt.c.started,
+            attempt.c.cancelled,
+            attempt.c.reason,
+            attempt.c.host,
+            job.c.state,
+            job.c.attempt,
+            job.c.complete_on_exit,
+            job.c.absent_since,
+            job.c.failure,
+        )
+        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .where(attempt.c.token == token, attempt.c.ended.is_(None))
+    )
+    return [OpenAttempt(*row) for row in connection.execute(query)]
+
+
+def set_seen(connection: Connection, token: str, mtime: int) -> None:
+    """Remember the time stamp of a submission's folder as it was looked through."""
+    connection.execute(update(submission).where(submission.c.token == token).values(seen=mtime))
+
+
+def set_absent(connection: Connection, batch_id: int, job_index: int, since: float | None) -> None:
+    """Remember since when a job's attempt is absent."""
+    connection.execute(
+        update(job).where(job.c.BatchID == batch_id, job.c.JobIndex == job_index).values(absent_since=since)
+    )
+
+
+def running_in(connection: Connection, batch_ids: Sequence[int]) -> list[Running]:
+    """Return the attempts of batches that did not end."""
+    found: list[Running] = []
+    for start in range(0, len(batch_ids), CHUNK):
+        query = (
+            select(
+                attempt.c.BatchID,
+                attempt.c.JobIndex,
+                attempt.c.n,
+                submission.c.executor,
+                attempt.c.token,
+                attempt.c.task,
+                submission.c.cluster_id,
+                attempt.c.started,
+            )
+            .join(submission, submission.c.token == attempt.c.token)
+            .where(attempt.c.BatchID.in_(batch_ids[start : start + CHUNK]), attempt.c.ended.is_(None))
+        )
+        found.extend(Running(*row) for row in connection.execute(query))
+    return found
+
+
+def events_of(connection: Connection, batch_id: int, job_index: int) -> list[dict[str, Any]]:
+    """Return what people and rules did to a job."""
+    query = (
+        select(event)
+        .where(event.c.BatchID == batch_id, (event.c.JobIndex == job_index) | event.c.JobIndex.is_(None))
+        .order_by(event.c.serial)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[dict[str, Any]]:
+    """Return the attempts of a job."""
+    query = (
+        select(attempt, submission.c.cluster_id, submission.c.executor)
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(attempt.c.BatchID == batch_id, attempt.c.JobIndex == job_index)
+        .order_by(attempt.c.n)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
