@@ -55,6 +55,52 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "BatchExistsError",
+    "ClusterID",
+    "ConfigError",
+    "ExecutorError",
+    "FileJobExecutor",
+    "FilterError",
+    "JobError",
+    "LocalJobExecutor",
+    "NotFoundError",
+    "NotInJobError",
+    "ParaschutError",
+    "SchemaError",
+    "ScriptError",
+    "StaleJobError",
+    "StoreBusyError",
+    "StoreError",
+    "SubmitError",
+    "TrustError",
+    "__version__",
+    "add_batch_to_queue",
+    "add_job_to_queue",
+    "boost_batch_priority",
+    "generate_data",
+    "generate_script",
+    "get_job_info",
+    "get_job_template",
+    "get_qstat",
+    "get_queue",
+    "load_data",
+    "periodic_submitter",
+    "print_log",
+    "qdel_batch",
+    "qdel_job",
+    "remove_batch",
+    "remove_batch_by_state",
+    "set_batch_field",
+    "set_complete",
+    "set_job_field",
+    "set_progress",
+    "submit_jobs",
+    "submit_one_batch",
+    "submit_one_job",
+    "update_job",
+]
+
 _HOMES = {
     "change": (
         "boost_batch_priority",
@@ -98,12 +144,6 @@ _HOMES = {
     "submitter": ("periodic_submitter",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = [  # noqa: PLE0604 - each is a string; the table is where they are listed
-    "ClusterID",
-    "__version__",
-    *_HOME_OF,
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,9 @@ def set_job_field(
 
 
 def set_batch_field(
-    BatchID: Batches, Fields: Mapping[str, Any] | None = None, Unless: Mapping[str, Iterable[Any]] | None = None
+    BatchID: Batches,
+    Fields: Mapping[str, Any] | None = None,
+    Unless: Mapping[str, Iterable[Any]] | None = None,
 ) -> int:
     """Set fields of all jobs of batches.
 
@@ -108,7 +110,9 @@ def _set(
     only: Sequence[str] | None = None,
 ) -> int:
     fields = {"state": "init"} if Fields is None else dict(Fields)
-    unless = {"state": _FINISHED} if Unless is None else {key: _several(value) for key, value in Unless.items()}
+    unless = (
+        {"state": _FINISHED} if Unless is None else {key: _several(value) for key, value in Unless.items()}
+    )
     _check(fields)
     config = load_config()
     with Store.of(config) as store:
@@ -131,9 +135,13 @@ def _check(fields: Mapping[str, Any]) -> None:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
     state = fields.get("state", "init")
     if not isinstance(state, str) or not state.strip() or state in {"submit", "spawn"}:
-        raise JobError(f"A job cannot be set to state {state!r}; submit_jobs submits it. Nothing was changed.")
+        raise JobError(
+            f"A job cannot be set to state {state!r}; submit_jobs submits it. Nothing was changed."
+        )
     if not jobs.is_number(fields.get("priority", 0)):
-        raise JobError(f"A job cannot have priority {fields['priority']!r}; it is a number. Nothing was changed.")
+        raise JobError(
+            f"A job cannot have priority {fields['priority']!r}; it is a number. Nothing was changed."
+        )
 
 
 def _refuse_unknown(store: Store, wanted: Mapping[int, Sequence[int] | None]) -> None:
@@ -144,7 +152,9 @@ def _refuse_unknown(store: Store, wanted: Mapping[int, Sequence[int] | None]) ->
             if indices is not None:
                 unknown = set(indices) - set(views.indices_of(connection, batch_id, indices))
                 if unknown:
-                    raise NotFoundError(f"There is no job {batch_id}:{min(unknown)} in the index. Nothing was changed.")
+                    raise NotFoundError(
+                        f"There is no job {batch_id}:{min(unknown)} in the index. Nothing was changed."
+                    )
 
 
 def _delete(store: Store, config: Config, taken: list[Running]) -> None:

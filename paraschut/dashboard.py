@@ -14,7 +14,7 @@ from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError, StoreError
-from paraschut.executors.base import JobExecutor
+from paraschut.executors.base import JobExecutor, executor_of
 from paraschut.paths import Paths
 from paraschut.process import identity
 from paraschut.render import render_queue
@@ -76,7 +76,7 @@ def get_queue(
             return None
         return {}
     with Store.of(config) as store:
-        notes = _fold(store, config)
+        notes = _fold(store, config, Executor)
         if ResetMissing:
             _reset_missing(store, condition)
         if not Verbose:
@@ -91,9 +91,10 @@ def get_queue(
     return None
 
 
-def _fold(store: Store, config: Config) -> list[str]:
+def _fold(store: Store, config: Config, which: JobExecutor | str | None) -> list[str]:
+    only = None if which is None else executor_of(which, config).name
     try:
-        return folding.fold(store, config, thorough=True)
+        return folding.fold(store, config, thorough=True, only=only)
     except StoreError as error:
         return [f"shown as the index has it, which could not be brought up to date: {error}"]
 
@@ -141,7 +142,9 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
             spans = tuple(Span(island.first, island.last) for island in of_state)
             size = sum(span.last - span.first + 1 for span in spans)
             active_here = by_batch.get(batch_id, []) if state in {"submit", "run", "spawn"} else []
-            lit = spans_of(index for index in active_here if any(span.first <= index <= span.last for span in spans))
+            lit = spans_of(
+                index for index in active_here if any(span.first <= index <= span.last for span in spans)
+            )
             states.append(StateRow(state, size, spans, lit))
             count += size
             complete += size if state in {"complete", "collected"} else 0
@@ -238,7 +241,9 @@ def _log_path(store: Store, batch_id: int, job_index: int, number: int, key: str
         job = views.get_job(store, connection, batch_id, job_index)
         attempts = views.attempts_of(connection, batch_id, job_index)
     if not attempts:
-        raise NotFoundError(f"{jobs.label(job)} was not submitted yet, so it has no log. submit_jobs() submits it.")
+        raise NotFoundError(
+            f"{jobs.label(job)} was not submitted yet, so it has no log. submit_jobs() submits it."
+        )
     try:
         attempt = attempts[number]
     except IndexError:
@@ -287,4 +292,3 @@ def _tail(path: str, count: int) -> list[str]:
             file.seek(position)
             data = file.read(step) + data
     return data.decode("utf-8", errors="replace").rstrip("\n").split("\n")[-count:] if data else []
-

@@ -20,6 +20,9 @@ from paraschut.process import host_name, identity
 from paraschut.store.runtime import cluster_id
 from paraschut.store.store import Claim, Claimed, NewSubmission, Ready, Store
 
+#: Reasons that the line of a pass has room for.
+_SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -48,7 +51,8 @@ class Submitted:
             if count
             else "nothing to submit"
         )
-        return "; ".join([done, *self.left[:3], *([f"and {len(self.left) - 3} more"] if len(self.left) > 3 else [])])
+        more = len(self.left) - _SHOWN
+        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +174,7 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
     return next_groups(heads, Limits(request.max_jobs - ready.active, request.min_prior, ready.global_top))
 
 
-def _submit(
-    store: Store, config: Config, request: _Request, given: JobExecutor | str | None
-) -> Submitted:
+def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
     condition: Any = None
     if request.filter.strip():
         from paraschut.store.filters import compile_filter
@@ -183,14 +185,19 @@ def _submit(
     groups = _groups(ready, request)
     refused: list[SubmitError] = []
     kinds = dict.fromkeys(
-        (given or head.executor or config.executor_name, ready.environments[head.batch_id] if request.by_itself else None)
+        (
+            given or head.executor or config.executor_name,
+            ready.environments[head.batch_id] if request.by_itself else None,
+        )
         for head in groups
     )
     for which, environment in kinds:
         try:
             executor = executor_of(which, config)
             if not executor.isconnected():
-                done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+                done.left.append(
+                    f"this machine cannot submit to {executor.name}: the next pass elsewhere will"
+                )
                 continue
         except ExecutorError as error:
             done.left.append(str(error))
@@ -226,7 +233,9 @@ def _say_full(done: Submitted, request: _Request, store: Store) -> None:
         return
     ready = store.ready() if done.count >= request.max_jobs or not done.count else None
     if ready is not None and ready.heads and ready.active >= request.max_jobs:
-        done.left.append(f"{ready.active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})")
+        done.left.append(
+            f"{ready.active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})"
+        )
 
 
 def _keep_agent(store: Store, config: Config) -> None:
@@ -260,7 +269,9 @@ def _new_submission(config: Config, executor: JobExecutor, environment: str | No
 def _hand_over(
     store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim, done: Submitted
 ) -> None:
-    done.left.extend(f"job {batch_id}:{job_index} was left: {why}" for batch_id, job_index, why in claim.refused)
+    done.left.extend(
+        f"job {batch_id}:{job_index} was left: {why}" for batch_id, job_index, why in claim.refused
+    )
     if not claim.jobs:
         return
     paths = Paths(store.index)
@@ -269,7 +280,9 @@ def _hand_over(
     else:
         if executor.other_hosts:
             store.keep_journal("delete")
-        environment = new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
+        environment = (
+            new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
+        )
         tasks = tuple(_task(paths, executor, new.token, one) for one in claim.jobs)
         folder = paths.submission(new.token)
         submission = Submission(new.token, store.index, folder, environment, tasks)

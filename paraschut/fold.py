@@ -38,7 +38,9 @@ def grace_of(config: Config, index: str) -> float:
     return GRACE_LOCAL if journal.is_local(index) else GRACE_SHARED
 
 
-def fold(store: Store, config: Config, *, thorough: bool = False, force: bool = False) -> list[str]:
+def fold(
+    store: Store, config: Config, *, thorough: bool = False, force: bool = False, only: str | None = None
+) -> list[str]:
     """Fold all there is to fold; return notes on what could not be looked at.
 
     Parameters
@@ -47,12 +49,16 @@ def fold(store: Store, config: Config, *, thorough: bool = False, force: bool = 
         Whether to look also at submissions whose folder did not change: a job may have been killed.
     force : bool
         Whether claims of silent submitters are settled at once.
+    only : str | None
+        Look only at the jobs of this executor.
     """
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
         open_ones = views.open_submissions(connection)
     for one in open_ones:
+        if only not in {None, one.executor}:
+            continue
         try:
             executor = executor_of(one.executor, config)
         except ExecutorError as error:
@@ -62,7 +68,8 @@ def fold(store: Store, config: Config, *, thorough: bool = False, force: bool = 
             settle_claim(store, config, executor, one, force=force)
         else:
             _fold_submission(store, config, executor, one, thorough=thorough)
-    _fold_local(store, config)
+    if only in {None, "local"}:
+        _fold_local(store)
     return notes
 
 
@@ -81,7 +88,9 @@ def bare(store: Store, token: str) -> Submission:
     return Submission(token, store.index, Paths(store.index).submission(token), {}, ())
 
 
-def settle_claim(store: Store, config: Config, executor: JobExecutor, one: OpenSubmission, *, force: bool) -> None:
+def settle_claim(
+    store: Store, config: Config, executor: JobExecutor, one: OpenSubmission, *, force: bool
+) -> None:
     """Settle a claim that nobody recorded: it happened, or it never will."""
     owner = Identity(one.host, one.pid, one.boot_id, one.start_ticks)
     silent = force or time.time() - one.claimed > config.command_timeout + grace_of(config, store.index)
@@ -152,7 +161,7 @@ def _fold_attempt(
         db.run("job_runs", **key._asdict())
 
 
-def _fold_local(store: Store, config: Config) -> None:
+def _fold_local(store: Store) -> None:
     """Fold the ends of local jobs in place of the agent, if there is none."""
     host = host_name()
     paths = Paths(store.index)

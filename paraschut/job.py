@@ -73,7 +73,9 @@ class Job(dict[str, Any]):
 
     __slots__ = ("origin", "partial")
 
-    def __init__(self, *args: Any, origin: Origin | None = None, partial: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, origin: Origin | None = None, partial: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.origin = origin
         self.partial = partial
@@ -120,7 +122,9 @@ def joined_name(name: object) -> str:
     >>> joined_name(["human", "genome_map"])
     'human/genome_map'
     """
-    return name if isinstance(name, str) else "/".join(map(str, name)) if isinstance(name, (list, tuple)) else ""
+    return (
+        name if isinstance(name, str) else "/".join(map(str, name)) if isinstance(name, (list, tuple)) else ""
+    )
 
 
 def check(job: Mapping[str, Any]) -> None:
@@ -141,7 +145,9 @@ def check(job: Mapping[str, Any]) -> None:
         _check_index(job, field)
     priority = job["priority"]
     if not is_number(priority):
-        raise JobError(f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5.")
+        raise JobError(
+            f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
+        )
     state = job["state"]
     if type(state) is not str or not state.strip() or state in {"submit", "run", "spawn"}:
         raise JobError(
@@ -154,10 +160,14 @@ def check(job: Mapping[str, Any]) -> None:
     ):
         raise JobError(f"{label(job)} has name {name!r}; it must be a string or a list of strings.")
     if not isinstance(job["script"], (str, os.PathLike)) or not str(job["script"]).strip():
-        raise JobError(f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path.")
+        raise JobError(
+            f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path."
+        )
     resources = job["resources"]
     if resources is not None and not isinstance(resources, Mapping):
-        raise JobError(f"{label(job)} has resources {resources!r}; they must be a dict such as {{'mem': '1gb'}}.")
+        raise JobError(
+            f"{label(job)} has resources {resources!r}; they must be a dict such as {{'mem': '1gb'}}."
+        )
     if "vars" in job:
         _check_vars(job)
 
@@ -169,8 +179,14 @@ def _check_index(job: Mapping[str, Any], field: str) -> None:
     except TypeError:
         good = False
     if not good:
-        hint = "get_job_template(SetID=True) makes one" if field == "BatchID" else "set_index=True numbers the jobs"
-        raise JobError(f"{label(job)} has {field} {value!r}; it must be a whole number of 0 or more ({hint}).")
+        hint = (
+            "get_job_template(SetID=True) makes one"
+            if field == "BatchID"
+            else "set_index=True numbers the jobs"
+        )
+        raise JobError(
+            f"{label(job)} has {field} {value!r}; it must be a whole number of 0 or more ({hint})."
+        )
 
 
 def _check_vars(job: Mapping[str, Any]) -> None:

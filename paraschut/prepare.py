@@ -61,7 +61,9 @@ def _next_second(stamp: int) -> int:
     return int(then.strftime(_STAMP))
 
 
-def generate_script(JobInfo: dict[str, Any], Template: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def generate_script(
+    JobInfo: dict[str, Any], Template: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
     """Write a job's own script from a template, or fill in its command line; sets ``script`` in the dict.
 
     Parameters
@@ -132,9 +134,12 @@ def _filled(template: str, job: Mapping[str, Any], where: str) -> str:
 
 def _is_file(script: str, workdir: str) -> bool:
     """Return whether a script is a file; raise if it looks like one that does not exist."""
-    if len(script) < 4096 and "\n" not in script and "\0" not in script:
-        if os.path.isfile(os.path.join(workdir, os.path.expanduser(script))):
-            return True
+    if (
+        "\n" not in script
+        and "\0" not in script
+        and os.path.isfile(os.path.join(workdir, os.path.expanduser(script)))
+    ):
+        return True
     if _SHELL.isdisjoint(script) and not shutil.which(script) and script not in _BUILTINS:
         raise ScriptError(
             f"The script {script!r} does not exist in {workdir}, and is no command either. Give the path of a file, or "
@@ -158,7 +163,9 @@ def _write(path: str, data: bytes, mode: int) -> None:
     except OSError as error:
         if os.path.exists(beside):
             os.unlink(beside)
-        raise StoreError(f"{path} cannot be written: {error.strerror}. Is the disk full, or the folder not yours?") from error
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}. Is the disk full, or the folder not yours?"
+        ) from error
 
 
 def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
@@ -189,7 +196,9 @@ def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
 
     for field in ("BatchID", "JobIndex"):
         if not isinstance(JobInfo.get(field), int):
-            raise JobError(f"The data of a job is kept by BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}.")
+            raise JobError(
+                f"The data of a job is kept by BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}."
+            )
     try:
         data = cloudpickle.dumps(Data, protocol=5)
     except Exception as error:
@@ -226,19 +235,26 @@ def load_data(JobInfo: Mapping[str, Any]) -> Any:
     config = load_config()
     path = JobInfo.get("data")
     if not isinstance(path, str):
-        raise NotFoundError(f"{jobs.label(JobInfo)} has no data; generate_data saves it before the job is added.")
+        raise NotFoundError(
+            f"{jobs.label(JobInfo)} has no data; generate_data saves it before the job is added."
+        )
     if not os.path.exists(path):
         # The folder of the index may have been moved.
         path = os.path.join(Paths(config.index).data(JobInfo["BatchID"]), os.path.basename(path))
     if not os.path.exists(path):
-        raise NotFoundError(f"The data of {jobs.label(JobInfo)} is not at {JobInfo['data']}: the file was removed.")
+        raise NotFoundError(
+            f"The data of {jobs.label(JobInfo)} is not at {JobInfo['data']}: the file was removed."
+        )
     check_trusted(path, config.trusted_users)
     with open(path, "rb") as file:
         return pickle.load(file)
 
 
 def add_batch_to_queue(
-    BatchID: int, JobInfoList: Sequence[Mapping[str, Any]], set_index: bool = False, build_script: bool = False
+    BatchID: int,
+    JobInfoList: Sequence[Mapping[str, Any]],
+    set_index: bool = False,
+    build_script: bool = False,
 ) -> None:
     """Add a whole new batch, in one transaction.
 
@@ -278,7 +294,9 @@ def add_batch_to_queue(
 
 
 def add_job_to_queue(
-    JobInfo: Mapping[str, Any] | Sequence[Mapping[str, Any]], set_index: bool = False, build_script: bool = False
+    JobInfo: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    set_index: bool = False,
+    build_script: bool = False,
 ) -> list[int]:
     """Add one or many jobs, to new or existing batches, in one transaction.
 
@@ -332,7 +350,7 @@ def _refuse_single(group: Any) -> None:
         raise JobError("The list of jobs is empty. Nothing was added.")
 
 
-def _add(config: Config, given: list[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
+def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
     scripts: set[Any] = set()
     resources: set[str] = set()

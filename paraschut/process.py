@@ -7,6 +7,7 @@ Part of the road of a job: imports nothing beyond the standard library where ``/
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import NamedTuple
 
 
@@ -24,6 +25,7 @@ def host_name() -> str:
     return os.uname().nodename
 
 
+@cache
 def boot_id() -> str:
     """Return what tells one boot of this machine from the next; empty where the system does not say."""
     try:

@@ -125,7 +125,9 @@ def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int,
         raise NotInJobError(
             f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
         )
-    return (key.batch_id if batch_id is None else batch_id), (key.job_index if job_index is None else job_index)
+    return (key.batch_id if batch_id is None else batch_id), (
+        key.job_index if job_index is None else job_index
+    )
 
 
 def _key_of(where: tuple[int, int]) -> Key | None:
@@ -212,7 +214,9 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     """
     job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
     if not isinstance(job.get("BatchID"), int) or not isinstance(job.get("JobIndex"), int):
-        raise JobError(f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers.")
+        raise JobError(
+            f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
+        )
     _refuse_bad(job)
     desk = _desk()
     now = time.time()
@@ -230,9 +234,13 @@ def update_job(JobInfo: dict[str, Any]) -> None:
 def _refuse_bad(job: Mapping[str, Any]) -> None:
     state, priority = job.get("state", "init"), job.get("priority", 0)
     if not isinstance(state, str) or not state.strip():
-        raise JobError(f"{jobs.label(job)} cannot have state {state!r}; a state is a word. Nothing was written.")
+        raise JobError(
+            f"{jobs.label(job)} cannot have state {state!r}; a state is a word. Nothing was written."
+        )
     if not jobs.is_number(priority):
-        raise JobError(f"{jobs.label(job)} cannot have priority {priority!r}; it is a number. Nothing was written.")
+        raise JobError(
+            f"{jobs.label(job)} cannot have priority {priority!r}; it is a number. Nothing was written."
+        )
 
 
 def set_complete(

@@ -69,7 +69,9 @@ def periodic_submitter(
             try:
                 submit_jobs(Executor, MaxJobs=MaxJobs, MinPrior=MinPrior, Filter=Filter, Verbose=Verbose)
             except ParaschutError as error:
-                sys.stderr.write(f"{time.strftime('%H:%M:%S')} this pass failed, the next one comes: {error}\n")
+                sys.stderr.write(
+                    f"{time.strftime('%H:%M:%S')} this pass failed, the next one comes: {error}\n"
+                )
             done += 1
             if done < n:
                 stop.wait(max(0.0, 60 * period - (time.monotonic() - began)))

@@ -80,6 +80,7 @@ class Agent:
         self._idle_since = time.monotonic()
         self._look = True
         self._pass_wanted = True
+        self._ends: str | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Agent:
 
     def _another_lives(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-            wake.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            wake.setblocking(False)
             folder = engine.local_folder(self.index)
             try:
                 wake.sendto(json.dumps(self.limits_given).encode(), f"{folder}/wake")
@@ -143,11 +144,13 @@ class Agent:
 
     def _complain(self) -> None:
         with open(os.path.join(self.folder, "agent.log"), "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} agent {os.getpid()} ends:\n{traceback.format_exc()}\n")
+            log.write(
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')} agent {os.getpid()} ends:\n{traceback.format_exc()}\n"
+            )
 
     def _open_ears(self) -> None:
         self.wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.wake.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self.wake.setblocking(False)
         folder = engine.local_folder(self.index)
         if folder is not None:
             path = folder + "/wake"
@@ -174,7 +177,7 @@ class Agent:
         program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
         self._launcher_process = subprocess.Popen(
             [sys.executable, "-I", "-S", program],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
@@ -206,13 +209,15 @@ class Agent:
         for row in db.rows("running", host=self.host):
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
             wrapper = Wrapper.adopted(row["process"])
-            running = Running(key, f"{row['token']}.{row['task']}", json.loads(row["asked"]), wrapper, row["started"])
-            self._watch(running)
+            running = Running(
+                key, f"{row['token']}.{row['task']}", json.loads(row["asked"]), wrapper, row["started"]
+            )
+            self.running[wrapper.process] = running
+            self._watch(wrapper)
 
-    def _watch(self, running: Running) -> None:
-        self.running[running.wrapper.process] = running
-        if running.wrapper.handle is not None:
-            self.selector.register(running.wrapper.handle, selectors.EVENT_READ, running.wrapper.process)
+    def _watch(self, wrapper: Wrapper) -> None:
+        if wrapper.handle is not None:
+            self.selector.register(wrapper.handle, selectors.EVENT_READ, wrapper)
 
     def _fold_lines(self, db: Statements) -> bool:
         some = False
@@ -228,15 +233,35 @@ class Agent:
         for cluster_id in ends.fold_dead(db, self.host, gone, time.time(), 0):
             limits.send(limits.tree(cluster_id), signal.SIGKILL)
         for process in gone:
+            if process in self.running:
+                self._rescue_logs(self.running[process])
             self._forget(process)
 
+    def _rescue_logs(self, running: Running) -> None:
+        """Give the logs of a job their names whose wrapper was killed before it could."""
+        name = running.wrapper.process.rpartition(":")[0]
+        for number, key in ((1, "stdout"), (2, "stderr")):
+            path = self.paths.log(*running.key, key)
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                os.rename(os.path.join(self.folder, f"log.{name}.{number}"), path)
+
     def _forget(self, process: str) -> None:
+        """Let go of a job that has ended; its wrapper takes the next one, if it is ours."""
         running = self.running.pop(process, None)
-        if running is not None:
-            if running.wrapper.handle is not None:
-                with contextlib.suppress(KeyError, ValueError):
-                    self.selector.unregister(running.wrapper.handle)
-            running.wrapper.close()
+        if running is None:
+            return
+        wrapper = running.wrapper
+        if wrapper.left or not isinstance(wrapper.handle, socket.socket):
+            self._dismiss(wrapper)
+        else:
+            self.ready.append(wrapper)
+
+    def _dismiss(self, wrapper: Wrapper) -> None:
+        if wrapper.handle is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self.selector.unregister(wrapper.handle)
+        wrapper.close()
 
     # -- a turn -------------------------------------------------------------------------------------------------
 
@@ -245,8 +270,12 @@ class Agent:
         if not os.path.exists(self.index):
             return False
         self._drain()
-        gone = {process for process, one in self.running.items() if one.wrapper.left and not ends.is_alive(process)}
-        starts: list[tuple[Running, dict[str, Any], Wrapper]] = []
+        gone = {
+            process
+            for process, one in self.running.items()
+            if one.wrapper.left and not ends.is_alive(process)
+        }
+        starts: list[tuple[Running, dict[str, Any]]] = []
         with self._writing() as db:
             ended = self._fold_lines(db)
             if gone:
@@ -255,7 +284,8 @@ class Agent:
             waiting = self._take_waiting(db, starts)
         self._open_gates(starts)
         self._enforce()
-        self._pass_wanted |= ended or self._look
+        # While enough waits here, a pass could only make the line longer.
+        self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)
         self._look = False
         self._go_on(waiting)
         if self.running or waiting:
@@ -275,17 +305,19 @@ class Agent:
                     self.capacity = limits.capacity_of(*self.limits_given)
 
     def _heed_cancelled(self, db: Statements) -> None:
-        asked = {Key(row["BatchID"], row["JobIndex"], row["n"]) for row in db.rows("cancelled", host=self.host)}
+        asked = {
+            Key(row["BatchID"], row["JobIndex"], row["n"]) for row in db.rows("cancelled", host=self.host)
+        }
         for running in self.running.values():
             if running.key in asked and running.killed_at is None:
                 running.doomed = True
 
-    def _take_waiting(self, db: Statements, starts: list[tuple[Running, dict[str, Any], Wrapper]]) -> bool:
-        """Commit the next jobs to wrappers; return whether more of them wait."""
+    def _take_waiting(self, db: Statements, starts: list[tuple[Running, dict[str, Any]]]) -> int:
+        """Commit the next jobs to wrappers; return how many wait on (as many as there are workers, at most)."""
         slots = self.capacity.workers - len(self.running)
         if slots <= 0:
-            return True
-        rows = db.rows("waiting", host=self.host, most=slots + 1)
+            return self.capacity.workers
+        rows = db.rows("waiting", host=self.host, most=slots + self.capacity.workers)
         asked = [json.loads(row["asked"]) for row in rows[:slots]]
         count = limits.fitting(asked, (running.asked for running in self.running.values()), self.capacity)
         now = time.time()
@@ -299,9 +331,9 @@ class Agent:
             running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
             taken = [cpu for one in self.running.values() for cpu in one.pinned]
             running.pinned = limits.pinned(needs.get("cpus", 1), taken, self.capacity)
-            starts.append((running, self._spec(db, row, running), wrapper))
+            starts.append((running, self._spec(db, row, running)))
             self.running[wrapper.process] = running
-        return len(rows) > count
+        return len(rows) - count
 
     def _spec(self, db: Statements, row: dict[str, Any], running: Running) -> dict[str, Any]:
         digest = row["environment"]
@@ -310,32 +342,35 @@ class Agent:
             self._environments[digest] = json.loads(text)
         return {
             **spec_of(row, running, self._environments[digest], self.paths),
+            "ends": self._ends_file(),
             "lock": self.paths.agent_lock(self.host),
             "agent": [sys.executable, "-m", "paraschut.agent", self.index, json.dumps(self.limits_given)],
         }
 
-    def _open_gates(self, starts: list[tuple[Running, dict[str, Any], Wrapper]]) -> None:
-        for running, spec, wrapper in starts:
-            wrapper.send(spec)
-            self.selector.register(wrapper.handle, selectors.EVENT_READ, wrapper.process)
-            del running
-        # The next ones are forked while these run.
-        while len(self.ready) < min(2, self.capacity.workers) and starts:
-            self.ready.append(self._fork())
+    @staticmethod
+    def _open_gates(starts: list[tuple[Running, dict[str, Any]]]) -> None:
+        for running, spec in starts:
+            running.wrapper.send(spec)
 
     def _wrapper(self) -> Wrapper:
-        return self.ready.popleft() if self.ready else self._fork()
-
-    def _fork(self) -> Wrapper:
-        path = next(reversed(self.ends), "")
-        if not path or self.ends[path] > ENDS_SIZE:
-            path = os.path.join(self.folder, f"ends.{time.time_ns()}.{os.getpid()}")
-            self.ends[path] = 0
+        while self.ready:
+            wrapper = self.ready.popleft()
+            if not wrapper.left:
+                return wrapper
         try:
-            return Wrapper.forked(self.launcher, path)
+            wrapper = Wrapper.forked(self.launcher, self._ends_file())
         except OSError:
             self._start_launcher()
-            return Wrapper.forked(self.launcher, path)
+            wrapper = Wrapper.forked(self.launcher, self._ends_file())
+        self._watch(wrapper)
+        return wrapper
+
+    def _ends_file(self) -> str:
+        """Return the file for the ends of the jobs that start now."""
+        if self._ends is None or self.ends[self._ends] > ENDS_SIZE:
+            self._ends = os.path.join(self.folder, f"ends.{time.time_ns()}.{os.getpid()}")
+            self.ends[self._ends] = 0
+        return self._ends
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -376,7 +411,7 @@ class Agent:
 
     # -- what comes next ----------------------------------------------------------------------------------------
 
-    def _go_on(self, waiting: bool) -> None:
+    def _go_on(self, waiting: int) -> None:
         """Make a pass if one is worth it, as a closer does."""
         before = time.monotonic()
         if not self._pass_wanted or before < self._next_pass:
@@ -398,12 +433,12 @@ class Agent:
         self._next_pass = time.monotonic() + (0 if due else 10 * (time.monotonic() - before))
 
     def _clear_ends(self) -> None:
-        for path in list(self.ends):
-            if self.ready:
-                break
+        """Remove the files of ends: nothing runs, and all that they say is in the index."""
+        for path in self.ends:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            del self.ends[path]
+        self.ends.clear()
+        self._ends = None
 
     def _may_leave(self) -> bool:
         with self._writing() as db:
@@ -414,9 +449,11 @@ class Agent:
 
     def _sleep(self) -> None:
         for chosen, _ in self.selector.select(self._pause()):
-            running = self.running.get(chosen.data) if chosen.data else None
-            if running is not None:
-                running.wrapper.hung_up = True
+            wrapper = chosen.data
+            if wrapper is None:
+                continue
+            wrapper.listen()
+            if wrapper.hung_up:
                 self.selector.unregister(chosen.fileobj)
 
     def _pause(self) -> float:

@@ -52,7 +52,9 @@ def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Fol
             folded.append(Folded(line["process"], None))
             continue
         key = Key(*line["key"])
-        ended = Ended(line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"])
+        ended = Ended(
+            line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"]
+        )
         fold_end(db, key, ended)
         folded.append(Folded(line["process"], key))
     return folded
@@ -65,7 +67,9 @@ def fold_end(db: Statements, key: Key, ended: Ended) -> None:
         return
     found = Found(ended.started, ended.ended, ended.code, ended.signal, cause=row["reason"])
     current = row["attempt"] == key.n
-    verdict = judge(row["state"] if current else "", found, 0, 0, complete_on_exit=bool(row["complete_on_exit"]))
+    verdict = judge(
+        row["state"] if current else "", found, 0, 0, complete_on_exit=bool(row["complete_on_exit"])
+    )
     end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
 
 

@@ -36,6 +36,18 @@ class Wrapper:
         """Its process id."""
         return int(self.process.partition(":")[0])
 
+    def listen(self) -> None:
+        """Read what made it readable: that its job ended, or its own end."""
+        if not isinstance(self.handle, socket.socket):
+            self.hung_up = True
+            return
+        try:
+            self.hung_up = not self.handle.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.hung_up = True
+
     @property
     def left(self) -> bool:
         """Whether it may have gone: only then is it worth asking the system."""
@@ -52,6 +64,7 @@ class Wrapper:
             mine.close()
             raise ConnectionError("the launcher is gone")
         pid = int(answer)
+        mine.setblocking(False)  # it never fills: a job at a time
         return cls(f"{pid}:{start_ticks(pid) or 0}:{boot_id()}", mine)
 
     @classmethod
@@ -67,8 +80,10 @@ class Wrapper:
         """Tell it its job: from now on the job runs, whatever becomes of us."""
         data = json.dumps(spec).encode()
         assert isinstance(self.handle, socket.socket)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        self.handle.settimeout(10)
+        with contextlib.suppress(OSError):  # if it was killed, its end is noticed like that of any other
             self.handle.sendall(b"%08x" % len(data) + data)
+        self.handle.settimeout(0)
 
     def dismiss(self) -> None:
         """Let one go that has no job."""
@@ -89,7 +104,9 @@ class Wrapper:
 class Running:
     """A job that runs on this machine."""
 
-    def __init__(self, key: Key, cluster_id: str, asked: dict[str, Any], wrapper: Wrapper, started: float) -> None:
+    def __init__(
+        self, key: Key, cluster_id: str, asked: dict[str, Any], wrapper: Wrapper, started: float
+    ) -> None:
         self.key = key
         self.cluster_id = cluster_id
         self.asked = asked

@@ -2,8 +2,8 @@
 
 The agent starts it with one end of a socket pair as standard input, and asks for a wrapper by sending the
 file that ends are appended to, together with the wrapper's own end of another socket pair. A wrapper waits there
-for its job: it comes only after the agent has committed it to the index. If the agent dies before, the wrapper
-says ``not_started`` and runs nothing.
+for its jobs, one after the other: each comes only after the agent has committed its start to the index. If the
+agent dies before, the wrapper says ``not_started`` and runs nothing.
 
 It knows nothing of the index, imports nothing of the package and has no thread, lock or connection, so that its
 forks are safe.
@@ -21,7 +21,13 @@ import socket
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 HEADER = 8
+#: Milliseconds that a job may run before its logs get their names although they are empty.
+NAMELESS = 100
 
 
 def main() -> None:
@@ -37,9 +43,10 @@ def main() -> None:
         (descriptor,) = descriptors
         pid = os.fork()
         if pid == 0:
-            agent.close()
             status = 1
             try:
+                agent.close()
+                os.open(os.devnull, os.O_RDWR)  # takes the number that was free, so that no log gets 0
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setsid()
                 wrap(socket.socket(fileno=descriptor), json.loads(message))
@@ -51,32 +58,41 @@ def main() -> None:
 
 
 def wrap(agent: socket.socket, about: dict[str, str]) -> None:
-    """Wait for a job, run it, and write down how it ended."""
-    spec = receive(agent)
-    if spec is None:
-        append(about["ends"], {"process": process(), "not_started": True})
-        return
-    if not spec:  # the agent leaves and needs no more wrappers
-        return
-    started = time.time()
-    code, number, usage = run(agent, spec)
-    with contextlib.suppress(OSError):
-        append(
-            about["ends"],
-            {
-                "process": process(),
-                "key": spec["key"],
-                "code": code,
-                "signal": number,
-                "started": started,
-                "ended": time.time(),
-                # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2)).
-                "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) if usage else None,
-                "cpu": usage.ru_utime + usage.ru_stime if usage else None,
-            },
-        )
-    if lock_is_free(spec["lock"]):
-        start_agent(spec["agent"])
+    """Run one job after the other, and write down how each ended."""
+    me = process()
+    folder = os.path.dirname(about["ends"])
+    logs = [Log(os.path.join(folder, f"log.{me}.{number}")) for number in (1, 2)]
+    while True:
+        spec = receive(agent)
+        if not spec:
+            for log in logs:
+                log.remove()
+            if spec is None:
+                append(about["ends"], {"process": me, "not_started": True})
+            return  # or the agent leaves and needs no more wrappers
+        started = time.time()
+        code, number, usage = run(agent, spec, logs)
+        with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job is then missing
+            append(
+                spec["ends"],
+                {
+                    "process": me,
+                    "key": spec["key"],
+                    "code": code,
+                    "signal": number,
+                    "started": started,
+                    "ended": time.time(),
+                    # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2)).
+                    "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) if usage else None,
+                    "cpu": usage.ru_utime + usage.ru_stime if usage else None,
+                },
+            )
+        try:
+            agent.send(b".")
+        except OSError:
+            if lock_is_free(spec["lock"]):
+                start_agent(spec["agent"])
+            return
 
 
 def process() -> str:
@@ -87,13 +103,13 @@ def process() -> str:
     return f"{os.getpid()}:0"
 
 
-def receive(agent: socket.socket) -> dict[str, object] | None:
+def receive(agent: socket.socket) -> dict[str, Any] | None:
     """Return the job that the agent sent; None if the agent died first, {} if there is none to come."""
     data = b""
     size = None
     while size is None or len(data) < size:
         try:
-            more = agent.recv(1 << 20)
+            more = agent.recv(1 << 16)
         except OSError:
             return None
         if not more:
@@ -101,46 +117,107 @@ def receive(agent: socket.socket) -> dict[str, object] | None:
         data += more
         if size is None and len(data) >= HEADER:
             size = HEADER + int(data[:HEADER], 16)
-    spec: dict[str, object] = json.loads(data[HEADER:]) if size > HEADER else {}
+    spec: dict[str, Any] = json.loads(data[HEADER:]) if size > HEADER else {}
     return spec
 
 
-def run(agent: socket.socket, spec: dict[str, object]) -> tuple[int | None, int | None, object]:
+def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[int | None, int | None, Any]:
     """Run the job; return exit code, signal and what it used."""
-    logs = [open_log(path) for path in spec["logs"]]  # type: ignore[attr-defined]
+    for log, path in zip(logs, spec["logs"], strict=True):
+        log.begin(path)
     try:
-        os.chdir(spec["workdir"])  # type: ignore[arg-type]
-        if spec["cpus"]:
-            os.sched_setaffinity(0, spec["cpus"])  # type: ignore[arg-type]
-        child = spawn(spec, logs)
+        os.chdir(spec["workdir"])
+        if spec["cpus"] and os.sched_getaffinity(0) != set(spec["cpus"]):
+            os.sched_setaffinity(0, spec["cpus"])
+        child = spawn(spec, [log.descriptor for log in logs])
     except OSError as error:
         # As a shell does it: 126 for what cannot be run, 127 for what is not there.
-        os.write(logs[1], f"paraschut: the job could not be started: {error}\n".encode())
-        return 127 if isinstance(error, FileNotFoundError) else 126, None, None
-    watch(agent, child, spec)
-    _, status, usage = os.wait4(child, 0)
-    # As clusters do: what the job left behind in its own process group ends with it.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
-    for descriptor, path in zip(logs, spec["logs"], strict=True):  # type: ignore[call-overload]
-        if os.fstat(descriptor).st_size == 0:
+        os.write(logs[1].descriptor, f"paraschut: the job could not be started: {error}\n".encode())
+        code, number, usage = 127 if isinstance(error, FileNotFoundError) else 126, None, None
+    else:
+        watch(agent, child, spec, logs)
+        _, status, usage = os.wait4(child, 0)
+        # As clusters do: what the job left behind in its own process group ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        code, number = (code, None) if code >= 0 else (None, -code)
+    for log in logs:
+        log.end()
+    return code, number, usage
+
+
+class Log:
+    """A log file, which only gets its name when there is something in it or the job takes longer.
+
+    Making and removing files is what costs a file system most, and most short jobs write nothing: their empty file
+    serves the next job, as long as nobody else holds it open.
+
+    Parameters
+    ----------
+    spare : str
+        Its name until then.
+    """
+
+    def __init__(self, spare: str) -> None:
+        self.spare = spare
+        self.descriptor = -1
+        self.path = ""
+        self.named = False
+
+    def begin(self, path: str) -> None:
+        """Serve a job whose log is to be at ``path``."""
+        self.path, self.named = path, False
+        if self.descriptor < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+            self.descriptor = os.open(self.spare, flags, 0o600)
+
+    def name(self) -> None:
+        """Give it its name."""
+        if self.named:
+            return
+        self.named = True
+        try:
+            os.rename(self.spare, self.path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            os.rename(self.spare, self.path)
+
+    def end(self) -> None:
+        """Keep what was written; an empty file is removed, or kept for the next job."""
+        empty = os.fstat(self.descriptor).st_size == 0
+        if not empty:
+            self.name()
+        elif not self.named and self.alone():
+            return
+        elif empty:
             with contextlib.suppress(OSError):
-                os.unlink(path)
-    code = os.waitstatus_to_exitcode(status)
-    return (code, None, usage) if code >= 0 else (None, -code, usage)
+                os.unlink(self.path if self.named else self.spare)
+        self.close()
+
+    def alone(self) -> bool:
+        """Return whether no process that the job left behind can still write into it (fcntl(2), leases)."""
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except (OSError, AttributeError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+    def remove(self) -> None:
+        """Remove one that waits for a next job."""
+        if self.descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.spare)
+            self.close()
 
 
-def open_log(path: str) -> int:
-    """Open a log file, in a folder that is made if needed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
-
-
-def spawn(spec: dict[str, object], logs: list[int]) -> int:
+def spawn(spec: dict[str, Any], logs: list[int]) -> int:
     """Start the job in a session of its own."""
     command = spec["command"]
     actions = [
@@ -149,9 +226,9 @@ def spawn(spec: dict[str, object], logs: list[int]) -> int:
         (os.POSIX_SPAWN_DUP2, logs[1], 2),
     ]
     return os.posix_spawn(
-        command[0],  # type: ignore[index]
-        command,  # type: ignore[arg-type]
-        spec["env"],  # type: ignore[arg-type]
+        command[0],
+        command,
+        spec["env"],
         file_actions=actions,
         setsid=True,
         setsigmask=(),
@@ -159,25 +236,33 @@ def spawn(spec: dict[str, object], logs: list[int]) -> int:
     )
 
 
-def watch(agent: socket.socket, child: int, spec: dict[str, object]) -> None:
-    """Wait for the end of the job; if the agent dies meanwhile, start the next one."""
+def watch(agent: socket.socket, child: int, spec: dict[str, Any], logs: list[Log]) -> None:
+    """Wait for the end of the job; name its logs soon, and if the agent dies meanwhile, start the next one."""
     if not hasattr(os, "pidfd_open"):  # not Linux: the end of the job is soon enough
+        for log in logs:
+            log.name()
         return
     descriptor = os.pidfd_open(child)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.register(agent.fileno(), select.POLLHUP)
+    patience: int | None = NAMELESS
     while True:
-        events = dict(poll.poll())
+        events = dict(poll.poll(patience))
         if descriptor in events:
             break
+        if not events:
+            patience = None
+            for log in logs:
+                log.name()
+            continue
         poll.unregister(agent.fileno())
-        if lock_is_free(spec["lock"]):  # type: ignore[arg-type]
-            start_agent(spec["agent"])  # type: ignore[arg-type]
+        if lock_is_free(spec["lock"]):
+            start_agent(spec["agent"])
     os.close(descriptor)
 
 
-def append(path: str, line: dict[str, object]) -> None:
+def append(path: str, line: dict[str, Any]) -> None:
     """Append one line in one write."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

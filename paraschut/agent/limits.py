@@ -28,7 +28,9 @@ class Capacity(NamedTuple):
 def capacity_of(max_workers: int = 0, cpus: int = 0, mem: int = 0) -> Capacity:
     """Return a capacity from the configuration, where 0 is all that this machine has."""
     count = cpus or os.cpu_count() or 1
-    return Capacity(max_workers or count, count, mem or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Capacity(
+        max_workers or count, count, mem or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
 
 
 def fitting(asked: Sequence[dict[str, Any]], running: Iterable[dict[str, Any]], capacity: Capacity) -> int:

@@ -122,7 +122,10 @@ class JobExecutor(ABC):
     index_is_queue: ClassVar[bool] = False
 
     def __init__(
-        self, queue: str | None = None, resources: Mapping[str, Any] | None = None, options: Sequence[str] = ()
+        self,
+        queue: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.queue = queue
         self.resources = dict(resources or {})
@@ -192,7 +195,7 @@ class JobExecutor(ABC):
         """Return whether this machine can submit."""
         return True
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> None:  # noqa: B027 - most executors hold nothing
         """Let go of what this executor holds; jobs go on."""
 
 

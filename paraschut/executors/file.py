@@ -142,10 +142,11 @@ class FileJobExecutor(JobExecutor):
             [found.marks[task] for task in started if task in found.marks and found.marks[task].alive]
         )
         found = self.evidence(folder)
-        running = {
-            task for task in started if task not in found.exits and found.marks[task].alive is not False
+        return set(tasks) - {
+            mark.task
+            for mark in found.marks.values()
+            if mark.alive is not False and mark.task not in found.exits
         }
-        return set(tasks) - running
 
     def evidence(self, folder: str) -> Evidence:
         """Return what a submission's folder tells about its tasks.
@@ -286,8 +287,9 @@ def _end_processes(marks: Sequence[Mark]) -> None:
     _signal(watchers, kill=False)
     targets = _below(watchers, ids)
     _signal(targets, kill=False)
-    psutil.wait_procs(targets, timeout=GRACE)
-    _signal(_below(watchers, ids), kill=True)
+    _, left = psutil.wait_procs(targets, timeout=GRACE)
+    # Not what is below the watchers now: those are the programs that write down the end.
+    _signal([*left, *_below(left, ids)], kill=True)
     _, left = psutil.wait_procs(watchers, timeout=GRACE)
     _signal(left, kill=True)
 
@@ -295,10 +297,12 @@ def _end_processes(marks: Sequence[Mark]) -> None:
 def _below(watchers: Iterable[psutil.Process], ids: Iterable[str]) -> list[psutil.Process]:
     import psutil
 
-    found = set(_marked(ids))
+    # Each before its children: a shell whose child ends first would go on.
+    found: dict[psutil.Process, None] = {}
     for watcher in watchers:
         with suppress(psutil.NoSuchProcess):
-            found.update(watcher.children(recursive=True))
+            found.update(dict.fromkeys(watcher.children(recursive=True)))
+    found.update(dict.fromkeys(_marked(ids)))
     return [process for process in found if process.pid != os.getpid()]
 
 
@@ -375,16 +379,17 @@ paraschut_task() {
     esac
 }
 
-# PID: prints the processes below it.
+# PID: prints the processes below it, each before its children: a shell whose child ends first would go on.
 paraschut_below() {
     { ps -A -o pid= -o ppid= 2> /dev/null || paraschut_ps; } | awk -v top="$1" '
         { parent[$1] = $2 }
         END {
-            for (pid in parent) {
-                up = parent[pid]
-                while (up != top && up in parent) up = parent[up]
-                if (up == top) print pid
-            }
+            queue[1] = top
+            last = 1
+            for (next_one = 1; next_one <= last; next_one++)
+                for (pid in parent)
+                    if (parent[pid] == queue[next_one]) queue[++last] = pid
+            for (one = 2; one <= last; one++) print queue[one]
         }'
 }
 

@@ -1,4 +1,4 @@
-"""This machine as a cluster: the index is the queue, and an agent runs what waits in it."""
+"""The local machine as a cluster: the index is the queue, and an agent runs what waits in it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class LocalJobExecutor(JobExecutor):
         super().__init__(queue, resources, options)
         for key, value in (("max_workers", max_workers), ("cpus", cpus), ("mem", mem)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ExecutorError(f"{key} is {value!r}; it must be a whole number, and 0 means all there is.")
+                raise ExecutorError(
+                    f"{key} is {value!r}; it must be a whole number, and 0 means all there is."
+                )
         self.max_workers, self.cpus, self.mem = max_workers, cpus, mem
 
     @classmethod
@@ -78,13 +80,17 @@ class LocalJobExecutor(JobExecutor):
         asked = super().asked(job)
         has = capacity_of(self.max_workers, self.cpus, self.mem)
         if asked.get("cpus", 1) > has.cpus:
-            raise JobError(f"it asks for {asked['cpus']} cpus, and local jobs may use {has.cpus} on this machine.")
+            raise JobError(
+                f"it asks for {asked['cpus']} cpus, and local jobs may use {has.cpus} on this machine."
+            )
         if asked.get("mem", 0) > has.mem:
             raise JobError(
                 f"it asks for {format_size(asked['mem'])}, and local jobs may use {format_size(has.mem)} on this machine."
             )
         if asked.get("gpus"):
-            raise JobError("it asks for gpus, which local jobs cannot reserve; use CUDA_VISIBLE_DEVICES in its vars.")
+            raise JobError(
+                "it asks for gpus, which local jobs cannot reserve; use CUDA_VISIBLE_DEVICES in its vars."
+            )
         return asked
 
     def submit(self, submission: Submission) -> str:
@@ -137,7 +143,7 @@ class LocalJobExecutor(JobExecutor):
         if folder is None:
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-            wake.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            wake.setblocking(False)
             try:
                 wake.sendto(json.dumps([self.max_workers, self.cpus, self.mem]).encode(), folder + "/wake")
             except BlockingIOError:
@@ -169,7 +175,9 @@ class LocalJobExecutor(JobExecutor):
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ExecutorError(f"The agent of this machine could not be started: {error}. The jobs wait.") from error
+            raise ExecutorError(
+                f"The agent of this machine could not be started: {error}. The jobs wait."
+            ) from error
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise ExecutorError(

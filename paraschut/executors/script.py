@@ -286,9 +286,11 @@ def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
             os.fchmod(handle, mode)
             os.fsync(handle)
         os.rename(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(beside)
+        if isinstance(error, OSError):
+            error.filename = path
         raise
 
 
@@ -306,7 +308,7 @@ $paraschut_plain true 2> /dev/null || paraschut_plain=
 
 # TASK: takes the right to start, or fails with 2 if another has it, 3 if it cannot be taken by anybody.
 paraschut_take() {
-    paraschut_pid=$(exec sh -c 'echo "$PPID"')
+    paraschut_pid=$(exec sh -c 'echo "$PPID"') || return 2
     paraschut_nonce=$paraschut_began
     if [ -n "$paraschut_boot" ] && [ -r "/proc/$paraschut_pid/stat" ]; then
         read -r paraschut_stat < "/proc/$paraschut_pid/stat"
@@ -327,8 +329,11 @@ paraschut_take() {
     ln -s "$paraschut_holder" "$paraschut_mark" 2> /dev/null && return 0
     # Over a network, the answer to a link that was made may be lost, and asking again finds it there.
     [ "$(readlink "$paraschut_mark" 2> /dev/null)" != "$paraschut_holder" ] || return 0
-    # Taken by another, or the folder is gone because all that was in it has ended; else it cannot be written.
-    [ ! -L "$paraschut_mark" ] && [ ! -e "$paraschut_mark" ] && [ -d "$paraschut_folder" ] || return 2
+    # Taken by another, or told to stop, or all that was in the folder has ended and it is gone.
+    if [ -L "$paraschut_mark" ] || [ -e "$paraschut_mark" ] || [ -n "$paraschut_told" ] ||
+        [ ! -d "$paraschut_folder" ]; then
+        return 2
+    fi
     return 3
 }
 
@@ -355,8 +360,9 @@ paraschut_tidy() {
     done
 }
 
-# TASK WORKDIR: becomes the job.
+# TASK WORKDIR STDOUT STDERR: becomes the job.
 paraschut_become() {
+    exec < /dev/null >> "$3" 2>> "$4" || exit 126
     if ! cd "$2"; then
         printf 'paraschut: the job was not run: its working directory %s cannot be entered.\n' "$2" >&2
         printf 'Make it, or give the job another workdir, and set the job back to init.\n' >&2
@@ -367,26 +373,37 @@ paraschut_become() {
     paraschut_job
 }
 
+# TASK: writes down how it ended.
+paraschut_write() {
+    paraschut_ended=$(date +%s) || return
+    printf '%s %s %s %s\n' "$paraschut_code" "$paraschut_began" "$paraschut_ended" "$paraschut_host" \
+        > "$paraschut_folder/.$1.exit" && mv -f "$paraschut_folder/.$1.exit" "$paraschut_folder/$1.exit"
+}
+
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
 paraschut_attempt() {
-    # Whatever ends the job shall not end what writes it down; the job itself starts with the default again.
+    # What ends the job shall not end what writes it down; the job itself starts with the default again.
     paraschut_told=
     trap 'paraschut_told=143' HUP INT TERM
-    paraschut_began=$(date +%s)
+    paraschut_began=$(date +%s) || return 2
     paraschut_take "$1" || return
+    paraschut_code=126
     if [ -n "$paraschut_told" ]; then
         paraschut_code=$paraschut_told
     elif paraschut_logs "$4" "$5"; then
-        { (paraschut_become "$1" "$3") < /dev/null >> "$4" 2>> "$5"; } 2> /dev/null
-        paraschut_code=$?
-        paraschut_tidy "$4" "$5"
+        # What the shell itself says of a job that was killed is said below.
+        {
+            (paraschut_become "$1" "$3" "$4" "$5")
+            paraschut_code=$?
+        } 2> /dev/null
     else
         printf 'paraschut: job %s was not run: its log %s cannot be written.\n' "$2" "$paraschut_log" >&2
-        paraschut_code=126
     fi
-    paraschut_beside=$paraschut_folder/.$1.exit
-    printf '%s %s %s %s\n' "$paraschut_code" "$paraschut_began" "$(date +%s)" "$paraschut_host" \
-        > "$paraschut_beside" && mv -f "$paraschut_beside" "$paraschut_folder/$1.exit"
+    # From here on, the programs that are started are to be left alone. KILL may still hit one: once more then.
+    trap '' HUP INT TERM
+    paraschut_tidy "$4" "$5"
+    paraschut_write "$1" || paraschut_write "$1" ||
+        printf 'paraschut: the end of job %s cannot be written to %s.\n' "$2" "$paraschut_folder" >&2
     [ "$paraschut_code" -ne 0 ] || return 0
     printf 'paraschut: job %s ended with exit code %s.\n' "$2" "$paraschut_code" >&2
     return 1

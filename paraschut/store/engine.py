@@ -51,7 +51,9 @@ def connect(index: str, limit: float) -> sqlite3.Connection:
     """
     with speaking(index):
         if not os.path.exists(index):
-            raise StoreError(f"There is no index at {index}: no batch was added yet, or the configuration has moved.")
+            raise StoreError(
+                f"There is no index at {index}: no batch was added yet, or the configuration has moved."
+            )
         connection = sqlite3.connect(
             index, timeout=limit, isolation_level=None, check_same_thread=False, cached_statements=256
         )
@@ -125,7 +127,9 @@ class Line:
                 if waited > self.limit:
                     connection.execute("BEGIN IMMEDIATE")
                     break
-                time.sleep(HEAD_PAUSE if place is not None else pause(waited, time.monotonic_ns() ^ os.getpid()))
+                time.sleep(
+                    HEAD_PAUSE if place is not None else pause(waited, time.monotonic_ns() ^ os.getpid())
+                )
         finally:
             _leave_place(place)
         self._slice_started = time.monotonic()
@@ -263,12 +267,16 @@ def spoken(error: sqlite3.Error, index: str) -> StoreError:
             f"if not, set job_dir in the configuration to another folder."
         )
     if code == sqlite3.SQLITE_FULL:
-        return StoreError(f"The disk of the index {index} is full; nothing was changed. Make room and try again.")
+        return StoreError(
+            f"The disk of the index {index} is full; nothing was changed. Make room and try again."
+        )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreError(
             f"The index {index} cannot be opened or written ({error}). Its folder must be yours and writable: SQLite "
             f"keeps its journal beside it. Check the permissions, or set job_dir in the configuration."
         )
     if code == sqlite3.SQLITE_IOERR:
-        return StoreError(f"The file system failed under the index {index} ({error}). Is the disk full or gone?")
+        return StoreError(
+            f"The file system failed under the index {index} ({error}). Is the disk full or gone?"
+        )
     return StoreError(f"The index {index} could not be used: {error}.")

@@ -38,6 +38,7 @@ def _words(text: str) -> frozenset[str]:
 _EXAMPLE = 'state = "run" OR state = "complete"'
 _WRITTEN = 'Write it as in CAST(size AS REAL) > 0.5 or json_extract(resources, "$.mem") = "4gb".'
 _OPERATORS = "= == != <> < <= > >= LIKE GLOB IS IN BETWEEN AND OR + - * / % ||"
+_JOINED = f"Values are joined by one of {_OPERATORS}; a text has quotes around it."
 _COLUMNS = ("BatchID", "JobIndex", "state", "priority", "failure", "progress", "progress_message", "attempt")
 _FIELDS = {name.lower(): name for name in REQUIRED + OPTIONAL}
 _FILLED_IN = {name.lower() for name in RUNTIME}
@@ -229,7 +230,7 @@ class _Rewriter:
         spot = error.errors[0]
         token = starts.get(spot["col"] - len(spot["highlight"]), self.tokens[0])
         what = f"{token.value if token.kind == 'word' else token.raw} is not expected here."
-        valid = f"Values are joined by one of {_OPERATORS}; a text has quotes around it."
+        valid = _JOINED
         if "'high'" in spot["description"]:
             what, valid = "BETWEEN lacks its AND.", "Write it as in priority BETWEEN 1 AND 5."
         elif "CASE" in spot["description"] or "'ifs'" in spot["description"]:
@@ -251,6 +252,8 @@ class _Rewriter:
             if not self.open or self.open.pop().raw != opening:
                 raise self._refuse(token.start, f"{token.value} closes nothing.", "Remove it, or open it.")
         elif token.raw in ("(", "CASE"):
+            if self.last == "a value":
+                raise self._refuse(token.start, f"{token.value} is not expected here.", _JOINED)
             self.open.append(token)
         self.prefixes = self.prefixes + 1 if token.raw in ("NOT", "-", "+") else 0
         if len(self.open) + self.prefixes > MAX_DEPTH:
@@ -300,7 +303,9 @@ class _Rewriter:
             near = "".join(f" Is {close} meant?" for close in get_close_matches(name, _FUNCTIONS, 1, 0.75))
             valid = f"Functions, each of one job, are {', '.join(sorted(_FUNCTIONS))}.{near}"
             raise self._refuse(token.start, f"A Filter has no function {token.value}.", valid)
-        return self._leaf(token, "call", name)
+        key = self._leaf(token, "call", name)
+        self.last = "a call"
+        return key
 
     def _meaningless(self, token: _Token) -> FilterError:
         what, valid = f"{token.value} means nothing in a Filter.", f"Operators are {_OPERATORS} NOT."
@@ -391,7 +396,7 @@ class _Compiler:
             right = self._operand(node.expression, text=text or node.key == "dpipe")
             return left.op(_COMBINE[node.key])(right)
         if node.key == "collate":
-            return sa.collate(self._operand(node.this, text=text), "NOCASE")
+            return self._operand(node.this, text=text).op("COLLATE")(sa.literal_column("NOCASE"))
         makers = {"column": self._plain, "neg": self._negative, "case": self._case, "anonymous": self._call}
         if node.key in makers:
             return makers[node.key](node, text=text)

@@ -63,7 +63,7 @@ def refuse_shared_log(index: str) -> None:
     if os.pread(descriptor, 20, 0)[_MODE_BYTES] == b"\x02\x02":
         raise StoreError(
             f"{index} keeps a write-ahead log, which only works on the machine whose disk it is on, and is seen here "
-            f"through a network file system. On that machine, set journal_mode = \"delete\" in the configuration and "
+            f'through a network file system. On that machine, set journal_mode = "delete" in the configuration and '
             f"run 'paraschut queue' once."
         )
 

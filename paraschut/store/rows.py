@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
 from sqlalchemy.dialects import sqlite
 
 from paraschut import job as jobs
@@ -27,13 +27,17 @@ def _insert(table: Any, *names: str) -> str:
 
 
 # The order of names is that of the table's columns, whatever is written here.
-INSERT_JOB = _insert(job, "BatchID", "JobIndex", "state", "priority", "complete_on_exit", "name", "metadata", "extras")
+INSERT_JOB = _insert(
+    job, "BatchID", "JobIndex", "state", "priority", "complete_on_exit", "name", "metadata", "extras"
+)
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
     'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
 )
-SET_INIT = "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
+SET_INIT = (
+    "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
+)
 
 
 class Running(NamedTuple):
@@ -74,7 +78,9 @@ def packed(group: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def duplicate(connection: Connection, error: Exception, batch_id: int, rows: list[tuple[Any, ...]]) -> int | None:
+def duplicate(
+    connection: Connection, error: Exception, batch_id: int, rows: list[tuple[Any, ...]]
+) -> int | None:
     """Return the JobIndex that is there twice, if that is what an error is about."""
     if not isinstance(error.__cause__ or error, sqlite3.IntegrityError):
         return None

@@ -161,7 +161,9 @@ def check_current(db: Statements, key: Key) -> dict[str, Any]:
     return row
 
 
-def mark_complete(db: Statements, key: Key | None, job: jobs.Job | None, where: tuple[int, int], now: float) -> None:
+def mark_complete(
+    db: Statements, key: Key | None, job: jobs.Job | None, where: tuple[int, int], now: float
+) -> None:
     """Set a job to ``complete``, with the fields that were changed in its dict; the later one wins."""
     if key is not None and (key.batch_id, key.job_index) == where:
         check_current(db, key)
@@ -236,11 +238,19 @@ def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, A
         db.run("job_priority", **where, priority=jobs.plain_number(changed["priority"]))
 
 
-def add_event(db: Statements, now: float, batch_id: int, job_index: int | None, kind: str, detail: str | None) -> None:
+def add_event(
+    db: Statements, now: float, batch_id: int, job_index: int | None, kind: str, detail: str | None
+) -> None:
     """Write down what a person or a rule did."""
     db.run(
         "add_event",
-        now=now, host=host_name(), pid=os.getpid(), batch_id=batch_id, job_index=job_index, kind=kind, detail=detail,
+        now=now,
+        host=host_name(),
+        pid=os.getpid(),
+        batch_id=batch_id,
+        job_index=job_index,
+        kind=kind,
+        detail=detail,
     )
 
 

@@ -89,7 +89,6 @@ job = Table(
 )
 
 
-
 def unfinished(of: FromClause = job) -> ColumnElement[bool]:
     """Jobs that hold back what is below them; written as the partial indexes are, so that they are used."""
     return of.c.state.not_in([literal_column(f"'{state}'") for state in FINISHED])
@@ -110,7 +109,11 @@ Index(
     job.c.JobIndex,
     sqlite_where=unfinished(),
 )
-Index("job_global", job.c.priority, sqlite_where=and_(unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))))
+Index(
+    "job_global",
+    job.c.priority,
+    sqlite_where=and_(unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))),
+)
 Index("job_active", job.c.BatchID, job.c.JobIndex, job.c.failure, sqlite_where=active())
 
 environment = Table(
@@ -144,7 +147,9 @@ Index(
     submission.c.token,
     sqlite_where=and_(submission.c.recorded.is_(None), submission.c.settled.is_(None)),
 )
-Index("submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None))
+Index(
+    "submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None)
+)
 
 attempt = Table(
     "attempt",

@@ -18,6 +18,7 @@ from paraschut.errors import NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.store import runtime
 from paraschut.store.runtime import Key, Statements
+from paraschut.store.trust import check_trusted
 
 
 def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
@@ -49,7 +50,9 @@ def pending(paths: Paths, key: Key | None = None) -> list[tuple[int, str]]:
     """Return the event files (of one attempt, or of all), as number and path, in the order of folding."""
     start = "" if key is None else f"{key.batch_id}.{key.job_index}.{key.n}."
     try:
-        names = [name for name in os.listdir(paths.events) if name.endswith(".json") and name.startswith(start)]
+        names = [
+            name for name in os.listdir(paths.events) if name.endswith(".json") and name.startswith(start)
+        ]
     except FileNotFoundError:
         return []
     found = []
@@ -105,16 +108,18 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
     elif what["kind"] == "progress":
         db.run(
             "job_progress",
-            batch_id=key.batch_id, job_index=key.job_index,
-            progress=what["progress"], progress_message=what["message"],
+            batch_id=key.batch_id,
+            job_index=key.job_index,
+            progress=what["progress"],
+            progress_message=what["message"],
         )
     else:
         if what["extras"] is not None:
-            runtime.check_trusted(index, trusted)
+            check_trusted(index, trusted)
         extras = None if what["extras"] is None else b64decode(what["extras"])
         changed = {
             **jobs.unpack(what["metadata"], extras),
-            **{field: jobs.REMOVED for field in what["removed"]},
+            **dict.fromkeys(what["removed"], jobs.REMOVED),
             **what["columns"],
         }
         if row["state"] in {"complete", "collected"}:

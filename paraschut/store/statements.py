@@ -45,7 +45,9 @@ P = bindparam
 _ONE: ColumnElement[int] = literal_column("1")
 _ZERO: ColumnElement[int] = literal_column("0")
 _THIS_JOB = (job.c.BatchID == P("batch_id")) & (job.c.JobIndex == P("job_index"))
-_THIS_ATTEMPT = (attempt.c.BatchID == P("batch_id")) & (attempt.c.JobIndex == P("job_index")) & (attempt.c.n == P("n"))
+_THIS_ATTEMPT = (
+    (attempt.c.BatchID == P("batch_id")) & (attempt.c.JobIndex == P("job_index")) & (attempt.c.n == P("n"))
+)
 _HERE = attempt.c.host == P("host")
 
 
@@ -66,7 +68,12 @@ def heads() -> Select[Any]:
         .scalar_subquery()
         .label("top")
     )
-    groups = select(batch.c.BatchID, batch.c.executor, batch.c.environment, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
+    groups = (
+        select(batch.c.BatchID, batch.c.executor, batch.c.environment, top)
+        .limit(literal_column("-1"))
+        .offset(_ZERO)
+        .subquery("head")
+    )
     ready = exists(
         select(_ONE)
         .select_from(job)
@@ -78,7 +85,9 @@ def heads() -> Select[Any]:
             unfinished(),
         )
     )
-    return select(groups.c.BatchID, groups.c.executor, groups.c.environment, groups.c.top).where(groups.c.top.is_not(None), ready)
+    return select(groups.c.BatchID, groups.c.executor, groups.c.environment, groups.c.top).where(
+        groups.c.top.is_not(None), ready
+    )
 
 
 def statements() -> dict[str, ClauseElement]:
@@ -111,9 +120,9 @@ def statements() -> dict[str, ClauseElement]:
         .join(submission, submission.c.token == attempt.c.token)
         .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
         .order_by(attempt.c.n),
-        "read_attempt": select(attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded).where(
-            _THIS_ATTEMPT
-        ),
+        "read_attempt": select(
+            attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
+        ).where(_THIS_ATTEMPT),
         "job_runs": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
         .values(state=_word("run"), failure=null(), absent_since=null()),
@@ -167,11 +176,17 @@ def statements() -> dict[str, ClauseElement]:
         "submission_left": select(_ONE)
         .select_from(attempt)
         .where(attempt.c.token == P("token"), attempt.c.ended.is_(None))
-        .limit(_ONE).offset(_ZERO),
+        .limit(_ONE)
+        .offset(_ZERO),
         "submission_settled": update(submission).where(submission.c.token == P("token")).values(settled=now),
         "add_event": insert(event).values(
-            at=now, host=P("host"), pid=P("pid"), BatchID=P("batch_id"), JobIndex=P("job_index"),
-            kind=P("kind"), detail=P("detail"),
+            at=now,
+            host=P("host"),
+            pid=P("pid"),
+            BatchID=P("batch_id"),
+            JobIndex=P("job_index"),
+            kind=P("kind"),
+            detail=P("detail"),
         ),
         "last_edit": select(event.c.at, event.c.host, event.c.pid, event.c.kind)
         .where(
@@ -179,38 +194,65 @@ def statements() -> dict[str, ClauseElement]:
             (event.c.JobIndex == P("job_index")) | event.c.JobIndex.is_(None),
         )
         .order_by(event.c.serial.desc())
-        .limit(_ONE).offset(_ZERO),
+        .limit(_ONE)
+        .offset(_ZERO),
         "waiting": select(
-            attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.token, attempt.c.task, attempt.c.asked,
-            job.c.metadata, job.c.complete_on_exit, batch.c.workdir, submission.c.environment, submission.c.cluster_id,
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            attempt.c.token,
+            attempt.c.task,
+            attempt.c.asked,
+            job.c.metadata,
+            job.c.complete_on_exit,
+            batch.c.workdir,
+            submission.c.environment,
+            submission.c.cluster_id,
         )
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
         .join(batch, batch.c.BatchID == attempt.c.BatchID)
         .join(submission, submission.c.token == attempt.c.token)
-        .where(
-            _HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None), attempt.c.cancelled.is_(None)
-        )
+        .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None), attempt.c.cancelled.is_(None))
         .order_by(literal_column("attempt.rowid"))
-        .limit(P("most")).offset(_ZERO),
+        .limit(P("most"))
+        .offset(_ZERO),
         "any_waiting": select(_ONE)
         .select_from(attempt)
         .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None))
-        .limit(_ONE).offset(_ZERO),
+        .limit(_ONE)
+        .offset(_ZERO),
         "waiting_count": select(func.count())
         .select_from(attempt)
         .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None)),
         "any_running": select(_ONE)
         .select_from(attempt)
-        .where(_HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None))
-        .limit(_ONE).offset(_ZERO),
+        .where(
+            _HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)
+        )
+        .limit(_ONE)
+        .offset(_ZERO),
         "running": select(
-            attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.token, attempt.c.task, attempt.c.asked,
-            attempt.c.process, attempt.c.started, attempt.c.cancelled, attempt.c.reason, job.c.absent_since,
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            attempt.c.token,
+            attempt.c.task,
+            attempt.c.asked,
+            attempt.c.process,
+            attempt.c.started,
+            attempt.c.cancelled,
+            attempt.c.reason,
+            job.c.absent_since,
         )
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
-        .where(_HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)),
+        .where(
+            _HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)
+        ),
         "started_in": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(
-            _HERE, attempt.c.process == P("process"), attempt.c.started.is_not(None), attempt.c.ended.is_(None)
+            _HERE,
+            attempt.c.process == P("process"),
+            attempt.c.started.is_not(None),
+            attempt.c.ended.is_(None),
         ),
         "job_and_reason": select(job.c.state, job.c.attempt, job.c.complete_on_exit, attempt.c.reason)
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
@@ -244,7 +286,12 @@ def statements() -> dict[str, ClauseElement]:
         "agent_state": insert(agent)
         .prefix_with("OR REPLACE")
         .values(
-            host=P("host"), pid=P("pid"), boot_id=P("boot_id"), start_ticks=P("start_ticks"), state=P("state"), since=now
+            host=P("host"),
+            pid=P("pid"),
+            boot_id=P("boot_id"),
+            start_ticks=P("start_ticks"),
+            state=P("state"),
+            since=now,
         ),
     }
 

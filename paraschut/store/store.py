@@ -159,7 +159,9 @@ class Store:
                 journal.switch(connection, self.index, mode, self._limit)
             finally:
                 connection.close()
-        made = create_engine("sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool)
+        made = create_engine(
+            "sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool
+        )
         with made.connect() as connected:
             raw: Any = connected.connection.driver_connection
             with self._line.writing(raw):
@@ -358,7 +360,9 @@ class Store:
                 rows.vetted(connection.execute(query), vet, len(wanted), found, refused)
             return Claim(self._take(connection, db, new, found), refused)
 
-    def _take(self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]) -> list[Claimed]:
+    def _take(
+        self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
+    ) -> list[Claimed]:
         if not found:
             return []
         local = new.host is not None
@@ -387,14 +391,26 @@ class Store:
         db.connection.executemany(
             rows.INSERT_ATTEMPT,
             [
-                (one.batch_id, one.job_index, one.n, new.token, one.task, new.host, json.dumps(asked), new.now)
+                (
+                    one.batch_id,
+                    one.job_index,
+                    one.n,
+                    new.token,
+                    one.task,
+                    new.host,
+                    json.dumps(asked),
+                    new.now,
+                )
                 for one, (_, _, asked) in zip(claimed, found, strict=True)
             ],
         )
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
-            [{"which": which, "executor": new.executor, "environment": digest} for which in {one.batch_id for one in claimed}],
+            [
+                {"which": which, "executor": new.executor, "environment": digest}
+                for which in {one.batch_id for one in claimed}
+            ],
         )
         return claimed
 
@@ -403,7 +419,11 @@ class Store:
         with self.writing() as (connection, _):
             done = connection.execute(
                 update(submission)
-                .where(submission.c.token == token, submission.c.recorded.is_(None), submission.c.settled.is_(None))
+                .where(
+                    submission.c.token == token,
+                    submission.c.recorded.is_(None),
+                    submission.c.settled.is_(None),
+                )
                 .values(recorded=now, cluster_id=cluster_id)
             )
             return done.rowcount > 0
@@ -466,7 +486,13 @@ class Store:
                     detail = json.dumps({field: jobs.shadow(value) for field, value in fields.items()})
                     connection.execute(
                         insert(event).values(
-                            at=now, host=who.host, pid=who.pid, BatchID=batch_id, JobIndex=index, kind=why, detail=detail
+                            at=now,
+                            host=who.host,
+                            pid=who.pid,
+                            BatchID=batch_id,
+                            JobIndex=index,
+                            kind=why,
+                            detail=detail,
                         )
                     )
         return count, taken

@@ -54,4 +54,6 @@ def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise TrustError(f"trusted_users in the configuration names {name!r}, and there is no such user.") from None
+        raise TrustError(
+            f"trusted_users in the configuration names {name!r}, and there is no such user."
+        ) from None

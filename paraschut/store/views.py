@@ -42,7 +42,9 @@ def islands(connection: Connection, condition: ColumnElement[bool] | None = None
         query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
     numbered = query.subquery("numbered")
     grouped = (
-        select(numbered.c.BatchID, numbered.c.state, func.min(numbered.c.JobIndex), func.max(numbered.c.JobIndex))
+        select(
+            numbered.c.BatchID, numbered.c.state, func.min(numbered.c.JobIndex), func.max(numbered.c.JobIndex)
+        )
         .group_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
         .order_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
     )
@@ -91,15 +93,22 @@ def _jobs_query(condition: ColumnElement[bool] | None) -> Select[Any]:
 
 
 def job_dicts(
-    store: Store, connection: Connection, condition: ColumnElement[bool] | None, states: Sequence[str] | None = None
+    store: Store,
+    connection: Connection,
+    condition: ColumnElement[bool] | None,
+    states: Sequence[str] | None = None,
 ) -> dict[int, list[jobs.Job]]:
     """Return job dicts by batch, without what needs unpickling."""
     query = _jobs_query(condition)
     if states is not None:
         query = query.where(job.c.state.in_(list(states)))
     told: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    attempts = select(attempt, submission.c.cluster_id).join(submission, submission.c.token == attempt.c.token)
-    for row in connection.execute(attempts.order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)).mappings():
+    attempts = select(attempt, submission.c.cluster_id).join(
+        submission, submission.c.token == attempt.c.token
+    )
+    for row in connection.execute(
+        attempts.order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
+    ).mappings():
         told.setdefault((row["BatchID"], row["JobIndex"]), []).append(dict(row))
     found: dict[int, list[jobs.Job]] = {}
     for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings():
@@ -115,7 +124,9 @@ def get_job(store: Store, connection: Connection, batch_id: int, job_index: int)
 
 def matching(connection: Connection, condition: ColumnElement[bool]) -> dict[int, list[int]]:
     """Return the job indices that match a condition, by batch."""
-    query = select(job.c.BatchID, job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
+    query = (
+        select(job.c.BatchID, job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
+    )
     found: dict[int, list[int]] = {}
     for batch_id, job_index in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)):
         found.setdefault(batch_id, []).append(job_index)
@@ -141,7 +152,10 @@ def indices_of(connection: Connection, batch_id: int, wanted: Sequence[int]) -> 
 
 def existing(connection: Connection, batch_id: int) -> bool:
     """Return whether a batch has jobs."""
-    return connection.execute(select(job.c.BatchID).where(job.c.BatchID == batch_id).limit(1)).first() is not None
+    return (
+        connection.execute(select(job.c.BatchID).where(job.c.BatchID == batch_id).limit(1)).first()
+        is not None
+    )
 
 
 def highest_index(connection: Connection, batch_id: int) -> int:
@@ -218,7 +232,7 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
         .where(attempt.c.token == token, attempt.c.ended.is_(None))
     )
-    return [OpenAttempt(*row) for row in connection.execute(query)]
+    return [OpenAttempt(*tuple(row)) for row in connection.execute(query)]
 
 
 def set_seen(connection: Connection, token: str, mtime: int) -> None:
@@ -274,4 +288,3 @@ def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[d
         .order_by(attempt.c.n)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
-

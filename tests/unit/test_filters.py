@@ -402,6 +402,8 @@ def test_what_is_not_part_of_a_filter_is_refused(text, words):
         ("a = 1 ▲/* b", "This is never closed."),
         ("state ▲run", "run is not expected here."),
         ("a = 'b' ▲'c'", "'c' is not expected here."),
+        ('"lower"▲(a) = 1', "( is not expected here."),
+        ("resources.lower ▲(a) = 1", "( is not expected here."),
         ("a = 1▲, b = 2", ", is not expected here."),
         ("a BETWEEN ▲1", "BETWEEN lacks its AND."),
         ("▲CASE a END = 1", "This CASE is not complete."),

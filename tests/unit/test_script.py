@@ -45,7 +45,9 @@ def test_no_variables_make_no_mistake_of_syntax():
     assert exports({}) == ":"
 
 
-@pytest.mark.parametrize("name", ["a.b", "1A", "BASH_FUNC_f%%", "UID", "PPID", "OPTIND", "IFS", "BASHPID", "é", "_"])
+@pytest.mark.parametrize(
+    "name", ["a.b", "1A", "BASH_FUNC_f%%", "UID", "PPID", "OPTIND", "IFS", "BASHPID", "é", "_"]
+)
 def test_a_name_that_shells_cannot_set_is_left_to_env(name):
     assert exports({name: "x y"}) == ":"
     line = command_line(["prog", "a b"], {name: "x y"})
@@ -95,7 +97,9 @@ def test_a_task_without_a_command_is_refused():
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_what_no_process_can_be_given_is_refused_with_the_job(text):
     tasks = [make_task(0), make_task(1, ["echo", text]), make_task(2)]
-    with pytest.raises(SubmitError, match=r"of job 20260101000000:1 has a null character or half of a surrogate"):
+    with pytest.raises(
+        SubmitError, match=r"of job 20260101000000:1 has a null character or half of a surrogate"
+    ):
         script_text(make_submission(*tasks), "")
     with pytest.raises(SubmitError, match="of this submission has"):
         script_text(make_submission(make_task(0), env={"A": text}), "")
@@ -118,7 +122,9 @@ def test_a_mark_says_who_holds_it(text, holder):
     assert parse_mark(text) == holder
 
 
-@pytest.mark.parametrize("text", ["", "word", "a b c", "a node -1 x", "a node ١ x", "a node 1.5 x", "a b c d e"])
+@pytest.mark.parametrize(
+    "text", ["", "word", "a b c", "a node -1 x", "a node ١ x", "a node 1.5 x", "a b c d e"]
+)
 def test_a_mark_that_says_something_else_has_no_known_holder(text):
     assert parse_mark(text) is None
 
@@ -143,7 +149,8 @@ def test_an_exit_file_may_tell_the_peak_memory():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "0", "0 10 20 node", "0 10 20\n", "x 10 20 n\n", "-1 1 2 n\n", "256 1 2 n\n", "0 1 2 n x\n"]
+    "text",
+    ["", "\n", "0", "0 10 20 node", "0 10 20\n", "x 10 20 n\n", "-1 1 2 n\n", "256 1 2 n\n", "0 1 2 n x\n"],
 )
 def test_half_an_exit_file_is_none(text):
     assert parse_exit(text, 7) is None
@@ -185,7 +192,16 @@ def test_gathering_survives_what_does_not_belong_there(tmp_path):
     (tmp_path / "5.exit").write_bytes(b"\xff\xfe\n")
     (tmp_path / "6.exit").mkdir()
     (tmp_path / "7.exit").write_text("0 10 20 node\n")
-    for name in ("08.exit", "x.exit", ".8.exit", "8.exit~", "8.run.x", "8.run", "²" + ".exit", "9" * 200 + ".exit"):
+    for name in (
+        "08.exit",
+        "x.exit",
+        ".8.exit",
+        "8.exit~",
+        "8.run.x",
+        "8.run",
+        "²" + ".exit",
+        "9" * 200 + ".exit",
+    ):
         (tmp_path / name).write_text("0 10 20 node\n")
     found = gather(str(tmp_path))
     assert {task: text for task, (text, _) in found.marks.items()} == {1: "one word", 2: "", 3: ""}

@@ -1,0 +1,1 @@
+"""How fast paraschut is, beside its floor and its peers: ``python -m bench``."""

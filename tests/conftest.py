@@ -1,0 +1,131 @@
+"""What the stories begin with: a home of their own, an index in it, and jobs to put there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from paraschut import runtime
+from paraschut.store.store import Store
+
+ROOT = Path(__file__).parents[1]
+#: The batch of jobs for which nobody asks for another.
+BATCH = 20260101000000
+#: What breaks commands and paths that somebody forgot to quote.
+WEIRD = "we ird'; $x"
+
+# The machines that run these tests may be slow and busy; how long an example takes says nothing about the code.
+settings.register_profile(
+    "stories",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("stories")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_whoever_tests(tmp_path, monkeypatch):
+    """Neither the variables of a job that we may be in, nor the settings of the user who runs the tests."""
+    for name in [name for name in os.environ if name.startswith("PARASCHUT_")]:
+        monkeypatch.delenv(name)
+    for name, folder in (("XDG_CONFIG_HOME", "config"), ("XDG_DATA_HOME", "data")):
+        monkeypatch.setenv(name, str(tmp_path / "user" / folder))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with a configuration and a name that must be quoted; it is the current one."""
+    folder = tmp_path / WEIRD
+    folder.mkdir(mode=0o700)
+    (folder / "config.toml").write_text('[paraschut]\njob_dir = "jobs"\n', "utf-8")
+    monkeypatch.chdir(folder)
+    # Jobs that run in processes of their own find the package as this one does, installed or not.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+    yield folder
+    runtime._close_desks()
+    runtime._desks.clear()
+
+
+@pytest.fixture
+def configure(home):
+    """Return a function that writes settings: ``configure(max_jobs=5)``."""
+
+    def write(**given):
+        lines = [
+            f"{key} = {value if not isinstance(value, str) else chr(34) + value + chr(34)}"
+            for key, value in given.items()
+        ]
+        (home / "config.toml").write_text("\n".join(["[paraschut]", 'job_dir = "jobs"', *lines, ""]), "utf-8")
+
+    return write
+
+
+@pytest.fixture
+def index(home):
+    """Return the path of an empty index, where the configuration of ``home`` says that it is."""
+    path = home / "jobs" / "index.db"
+    with Store(path, create=True):
+        return str(path)
+
+
+@pytest.fixture
+def store(index):
+    """Return the open index."""
+    with Store(index) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_jobs():
+    """Return a function that gives job dicts, numbered from 0; nothing is added.
+
+    ``make_jobs(3)``, ``make_jobs(3, batch=20260101000001, priority=0.5, script="sleep 1")``. A field that is a
+    function is called with the JobIndex.
+    """
+
+    def make(number=1, batch=BATCH, start=0, **fields):
+        plain = {
+            "priority": 1,
+            "name": "story",
+            "data_type": "none",
+            "data": None,
+            "script": "true",
+            "queue": "",
+            "resources": {},
+            "state": "init",
+            **fields,
+        }
+        return [
+            {
+                "BatchID": batch,
+                "JobIndex": index,
+                **{key: value(index) if callable(value) else value for key, value in plain.items()},
+            }
+            for index in range(start, start + number)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def python(home):
+    """Return a function that runs Python text in a process of its own, in ``home``: ``python("print(1)").stdout``."""
+
+    def run(text, *arguments, check=True, env=None, **options):
+        done = subprocess.run(
+            [sys.executable, "-c", text, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **(env or {})},
+            **options,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
