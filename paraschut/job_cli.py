@@ -7,7 +7,6 @@ written by hand, and what importing click or SQLAlchemy would take is not spent.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,8 +101,16 @@ _ELSEWHERE = {
 }
 
 
+#: Between these lengths, JSON is laid out for the eye.
+_SHORT, _LONG = 80, 100_000
+
+
 class UsageError(Exception):
     """The command was written in a way that makes no sense."""
+
+
+class _HelpAsked(Exception):  # noqa: N818 - no error
+    """The user wants to know how it is written."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,10 +128,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if verb not in _COMMANDS:
             raise UsageError(f"There is no command {verb!r}; there are {', '.join(_COMMANDS)}.")
-        if _asks_help(rest):
-            put(_HELPS[verb])
-        else:
-            _COMMANDS[verb](rest)
+        _COMMANDS[verb](rest)
+    except _HelpAsked:
+        put(_HELPS[verb])
     except UsageError as error:
         usage = _HELPS.get(verb, HELP).partition("\n")[0]
         return _complain(f"{usage}\nTry 'paraschut job --help' for help.\n\nError: {error}", MISUSED)
@@ -143,19 +149,18 @@ def put(text: str) -> None:
     """Write text to standard output as UTF-8, whatever the terminal is set to: other programs read it."""
     if sys.stdout is None:  # closed by whoever started us
         return
-    # A name of a file that is not UTF-8 goes out as the bytes that it is.
-    data = text.encode("utf-8", "surrogateescape" if _has_only_escapes(text) else "replace")
+    try:
+        # A name of a file that is not UTF-8 goes out as the bytes that it is.
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "replace")
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-def _has_only_escapes(text: str) -> bool:
-    return not any("\ud800" <= char < "\udc80" or "\udcff" < char <= "\udfff" for char in text)
-
-
 def json_text(value: object) -> str:
-    """Return the plain likeness of a value as JSON, on one line if it is short.
+    """Return the plain likeness of a value as JSON, with line breaks where a person may read it.
 
     Examples
     --------
@@ -167,16 +172,13 @@ def json_text(value: object) -> str:
 
 def _dumped(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if len(text) > _SHORT:
+    if _SHORT < len(text) < _LONG:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate is only JSON when it is escaped
-        text = json.dumps(value, allow_nan=False, indent=2)
+        text = json.dumps(value, allow_nan=False)
     return text
-
-
-_SHORT = 80
 
 
 def field_of(job: Mapping[str, Any], field: str) -> Any:
@@ -218,7 +220,9 @@ def _info(given: list[str]) -> None:
 
 
 def _progress(given: list[str]) -> None:
-    _, words = _parsed(given, {})
+    if given[:1] in (["-h"], ["--help"]):
+        raise _HelpAsked
+    words = given[1:] if given[:1] == ["--"] else given
     if not words:
         raise UsageError("FRACTION is missing: how far is the job, between 0 and 1?")
     try:
@@ -259,11 +263,6 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _asks_help(given: list[str]) -> bool:
-    before = given[: given.index("--")] if "--" in given else given
-    return "--help" in before or "-h" in before
-
-
 def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str, str]], list[str]]:
     """Return options with their values, and the other arguments.
 
@@ -277,7 +276,9 @@ def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str
     for word in left:
         if word == "--":
             others.extend(left)
-        elif not word.startswith("-") or word == "-":
+        elif word in {"-h", "--help"}:
+            raise _HelpAsked
+        elif not word.startswith("-"):
             others.append(word)
         else:
             name, equals, value = word.partition("=")
@@ -286,8 +287,8 @@ def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str
             if not known[name] and equals:
                 raise UsageError(f"The option {name} takes no value.")
             if known[name] and not equals:
-                value = next(left, None)  # type: ignore[assignment]
-                if value is None:
+                value = next(left, "")
+                if not value:
                     raise UsageError(f"The option {name} needs a value.")
             options.append((name, value))
     return options, others
@@ -295,5 +296,5 @@ def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str
 
 def _complain(text: str, status: int) -> int:
     if sys.stderr is not None:
-        sys.stderr.write(text + os.linesep)
+        sys.stderr.write(text + "\n")
     return status

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import paraschut
 from paraschut import runtime
 from paraschut.store.store import Store
 
-ROOT = Path(__file__).parents[1]
+#: Where the package that is tested lies, for processes that we start.
+ROOT = Path(paraschut.__file__).parents[1]
 #: The batch of jobs for which nobody asks for another.
 BATCH = 20260101000000
 #: What breaks commands and paths that somebody forgot to quote.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -105,12 +106,13 @@ class FileJobExecutor(JobExecutor):
         """Return the token if the submission's script was written, and see to it that it will be run."""
         target = os.path.join(os.path.abspath(submission.folder), script.SCRIPT)
         try:
-            with open(target, "rb") as file:
-                first = file.readline()
+            try:
+                with open(target, "rb") as file:
+                    first = file.readline()
+            except FileNotFoundError:
+                return None
             # Whether its owner still appended the line does not matter: a second one starts nothing again.
             _append(_from_line(first.removeprefix(_QUEUE)), target)
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise ExecutorError(
                 f"{error.filename or target} cannot be used ({error.strerror}), so it is not known whether these "
@@ -127,25 +129,21 @@ class FileJobExecutor(JobExecutor):
         ended = self.evidence(folder).exits
         holder = script.reset_holder()
         try:
-            started = [
-                task for task in tasks if task not in ended and not script.take_mark(folder, task, holder)
-            ]
+            open_ones = [task for task in tasks if task not in ended]
+            started = [task for task in open_ones if not script.take_mark(folder, task, holder)]
         except OSError as error:
             raise ExecutorError(
                 f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "
                 f"and delete them again."
             ) from error
-        if not started:
-            return set(tasks)
         found = self.evidence(folder)
-        _end_processes(
-            [found.marks[task] for task in started if task in found.marks and found.marks[task].alive]
-        )
-        found = self.evidence(folder)
-        return set(tasks) - {
-            mark.task
-            for mark in found.marks.values()
-            if mark.alive is not False and mark.task not in found.exits
+        if started:
+            _end_processes([mark for task in started if (mark := found.marks.get(task)) and mark.alive])
+            found = self.evidence(folder)
+        return {
+            task
+            for task in tasks
+            if task in found.exits or task not in found.marks or found.marks[task].alive is False
         }
 
     def evidence(self, folder: str) -> Evidence:
@@ -284,14 +282,14 @@ def _end_processes(marks: Sequence[Mark]) -> None:
             with suppress(psutil.NoSuchProcess):
                 watchers.append(psutil.Process(holder.pid))
     ids = [mark.holder.split(" ", 1)[0] for mark in marks]
-    _signal(watchers, kill=False)
+    _send(watchers, signal.SIGTERM)
     targets = _below(watchers, ids)
-    _signal(targets, kill=False)
+    _send(targets, signal.SIGTERM)
     _, left = psutil.wait_procs(targets, timeout=GRACE)
     # Not what is below the watchers now: those are the programs that write down the end.
-    _signal([*left, *_below(left, ids)], kill=True)
+    _send([*left, *_below(left, ids)], signal.SIGKILL)
     _, left = psutil.wait_procs(watchers, timeout=GRACE)
-    _signal(left, kill=True)
+    _send(left, signal.SIGKILL)
 
 
 def _below(watchers: Iterable[psutil.Process], ids: Iterable[str]) -> list[psutil.Process]:
@@ -306,12 +304,12 @@ def _below(watchers: Iterable[psutil.Process], ids: Iterable[str]) -> list[psuti
     return [process for process in found if process.pid != os.getpid()]
 
 
-def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
+def _send(processes: Iterable[psutil.Process], which: signal.Signals) -> None:
     import psutil
 
     for process in processes:
         with suppress(psutil.Error):
-            process.kill() if kill else process.terminate()
+            process.send_signal(which)
 
 
 #: Runs what the queue names. It never changes while it is read: what grows is the queue.
@@ -342,12 +340,12 @@ done 3< "$paraschut_queue"
 
 printf 'paraschut: jobs run: %s, of these ended with an error: %s\n' "$paraschut_ran" "$paraschut_failed"
 case $paraschut_stop in
+    '') [ "$paraschut_failed" -eq 0 ] ;;
     HUP) exit 129 ;;
     INT) exit 130 ;;
     TERM) exit 143 ;;
-    ?*) exit 1 ;;
+    *) exit 1 ;;
 esac
-[ "$paraschut_failed" -eq 0 ]
 """
 
 #: What a submission's script needs beyond the shared functions to run its tasks one after the other.
@@ -361,27 +359,28 @@ paraschut_task() {
     paraschut_attempt "$@" 3<&- &
     paraschut_current=$!
     [ -z "$paraschut_stop" ] || paraschut_end TERM
-    paraschut_status=0
-    wait "$paraschut_current" || paraschut_status=$?
+    paraschut_status=255
+    # A signal to this shell ends the waiting, not what it waits for.
     while [ "$paraschut_status" -gt 128 ] && kill -0 "$paraschut_current" 2> /dev/null; do
-        paraschut_status=0
-        wait "$paraschut_current" || paraschut_status=$?
+        wait "$paraschut_current"
+        paraschut_status=$?
     done
     paraschut_current=
     case $paraschut_status in
         0) paraschut_ran=$((paraschut_ran + 1)) ;;
         2) ;;
-        3)
-            paraschut_stop=3
-            printf 'paraschut: stopped: nothing can be written to %s\n' "$paraschut_folder" >&2
-            ;;
+        3) paraschut_stop=3 && printf 'paraschut: stopped: %s cannot be written\n' "$paraschut_folder" >&2 ;;
         *) paraschut_ran=$((paraschut_ran + 1)) paraschut_failed=$((paraschut_failed + 1)) ;;
     esac
 }
 
 # PID: prints the processes below it, each before its children: a shell whose child ends first would go on.
 paraschut_below() {
-    { ps -A -o pid= -o ppid= 2> /dev/null || paraschut_ps; } | awk -v top="$1" '
+    # Small systems have no ps.
+    {
+        ps -A -o pid= -o ppid= 2> /dev/null ||
+            cat /proc/[0-9]*/status 2> /dev/null | awk '/^Pid:/ { pid = $2 } /^PPid:/ { print pid, $2 }'
+    } | awk -v top="$1" '
         { parent[$1] = $2 }
         END {
             queue[1] = top
@@ -391,11 +390,6 @@ paraschut_below() {
                     if (parent[pid] == queue[next_one]) queue[++last] = pid
             for (one = 2; one <= last; one++) print queue[one]
         }'
-}
-
-# What ps prints, for small systems that have none.
-paraschut_ps() {
-    cat /proc/[0-9]*/status 2> /dev/null | awk '/^Pid:/ { pid = $2 } /^PPid:/ { print pid, $2 }'
 }
 
 # SIGNAL: ends what the current job runs. The shell that watches over it writes down its end.
@@ -416,7 +410,7 @@ paraschut_hear() {
     printf 'paraschut: ending the current job; once more to kill it.\n' >&2
     paraschut_end TERM
 }
-trap 'paraschut_hear HUP' HUP
-trap 'paraschut_hear INT' INT
-trap 'paraschut_hear TERM' TERM
+for paraschut_name in HUP INT TERM; do
+    trap "paraschut_hear $paraschut_name" "$paraschut_name"
+done
 """

@@ -59,24 +59,12 @@ class Found(NamedTuple):
 
 
 def mark_name(task: int, n: int) -> str:
-    """Return the name of the n-th mark of a task.
-
-    Examples
-    --------
-    >>> mark_name(7, 0)
-    '7.run.0'
-    """
+    """Return the name of a task's mark, from 0."""
     return f"{task}.run.{n}"
 
 
 def exit_name(task: int) -> str:
-    """Return the name of a task's exit file.
-
-    Examples
-    --------
-    >>> exit_name(7)
-    '7.exit'
-    """
+    """Return the name of a task's exit file."""
     return f"{task}.exit"
 
 
@@ -175,12 +163,14 @@ def take_mark(folder: str, task: int, holder: str) -> bool:
     The folder is made if there is none yet: its submitter may only be late. A task that was reset before is
     left as it is.
     """
-    os.makedirs(folder, mode=0o700, exist_ok=True)
     n, started = 0, False
     while True:
         path = os.path.join(folder, mark_name(task, n))
         try:
             os.symlink(holder, path)
+        except FileNotFoundError:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            continue
         except FileExistsError:
             if os.path.islink(path) and _is_reset(os.readlink(path)):
                 return not started

@@ -157,7 +157,7 @@ def test_jobs_run_in_order_with_all_that_is_theirs(weird_house, shell):
         "PARASCHUT_CLUSTERID": f"{done.token}.0",
         "A b'c\n": None,
     }
-    assert house.log(0) == f"{ascii(seen)}\n{workdir}\n"
+    assert house.log(0) == f"{seen!a}\n{workdir}\n"
     assert house.codes(done) == {0: 0, 1: 0, 2: 0}
 
 
@@ -306,7 +306,9 @@ def test_the_running_script_goes_on_with_what_its_jobs_submit(weird_house, shell
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [True, False], ids=["group", "script"])
 def test_a_signal_ends_the_current_job_and_stops(house, shell, sent, to_all):
-    done = house.submit("t1", [f"{line(0)}; sh -c 'sleep 60; {line('late')}'; {line('later')}", line(1)])
+    done = house.submit(
+        "t1", [f"sh -c 'sleep 60 & {line(0)}; wait; {line('late')}'; {line('later')}", line(1)]
+    )
     with house.start(*shell, start_new_session=True) as process:
         wait_for(lambda: house.written() == ["0"])
         if to_all:  # as a terminal does

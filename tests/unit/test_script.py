@@ -123,7 +123,7 @@ def test_a_mark_says_who_holds_it(text, holder):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "word", "a b c", "a node -1 x", "a node ١ x", "a node 1.5 x", "a b c d e"]
+    "text", ["", "word", "a b c", "a node -1 x", "a node \u0661 x", "a node 1.5 x", "a b c d e"]
 )
 def test_a_mark_that_says_something_else_has_no_known_holder(text):
     assert parse_mark(text) is None
