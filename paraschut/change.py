@@ -294,7 +294,7 @@ def remove_batch_by_state(state: str) -> int:
     """
     with Store.of(load_config()) as store, store.reading() as connection:
         states: dict[int, set[str]] = {}
-        for island in views.islands(connection):
-            states.setdefault(island.batch_id, set()).add(island.state)
-    wanted = [batch_id for batch_id, found in states.items() if found == {state}]
+        for batch_id, found, _, _ in views.islands(connection):
+            states.setdefault(batch_id, set()).add(found)
+    wanted = [batch_id for batch_id, those in states.items() if those == {state}]
     return remove_batch(wanted) if wanted else 0

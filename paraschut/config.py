@@ -60,7 +60,7 @@ class Config:
     job_dir : Path
         The folder of the index and of all files of jobs.
     index : Path
-        The index; ``job_dir/index.db`` where it is not given.
+        The index: ``index.db`` in ``job_dir``; inside a job, that which the job is of.
     executor : str
         The name of the executor; ``executor_name`` is the one that holds.
     local_run : bool
@@ -162,8 +162,6 @@ def parse_config(text: str, source: Path, *, job_dir: Path | None = None) -> Con
             refuse_unknown(file, key)
     folder = source.parent
     values["job_dir"] = folder / values.get("job_dir", job_dir or "jobs")
-    if "index" in values:
-        values["index"] = folder / values["index"]
     return Config(source=source, **values)
 
 

@@ -107,7 +107,6 @@ _FOLDER = (
 #: The settings, in the order of the template.
 RULES = {
     "job_dir": Rule(_path, _FOLDER, '"jobs"'),
-    "index": Rule(_path, _FOLDER, '"jobs/index.db"'),
     "executor": Rule(_text, "the name of an executor", '"slurm"'),
     "local_run": Rule(_flag, "true or false, without quotes", "true"),
     "max_jobs": Rule(partial(_whole, least=1), "a whole number of 1 or more", "1000"),

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from paraschut import fold as folding
@@ -135,32 +136,28 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
     for batch_id, job_index, fraction, message in progress:
         told.setdefault(batch_id, []).append((job_index, fraction, message))
     rows = []
-    count = complete = here = 0
-    for batch_id, group in groupby(islands, key=lambda island: island.batch_id):
-        states = []
-        for state, of_state in groupby(group, key=lambda island: island.state):
-            spans = tuple(Span(island.first, island.last) for island in of_state)
-            size = sum(span.last - span.first + 1 for span in spans)
-            active_here = by_batch.get(batch_id, []) if state in {"submit", "run", "spawn"} else []
-            lit = spans_of(
-                index for index in active_here if any(span.first <= index <= span.last for span in spans)
-            )
-            states.append(StateRow(state, size, spans, lit))
-            count += size
-            complete += size if state in {"complete", "collected"} else 0
-            here += sum(span.last - span.first + 1 for span in lit)
+    for batch_id, group in groupby(islands, key=itemgetter(0)):
         info = known[batch_id]
+        lit = by_batch.get(batch_id, [])
+        states = tuple(_state_row(state, of_state, lit) for state, of_state in groupby(group, key=itemgetter(1)))
+        name, kind = info.name or "", info.data_type or ""
         rows.append(
-            BatchRow(
-                batch_id,
-                info.name or "",
-                info.data_type or "",
-                tuple(states),
-                tuple(gone.get(batch_id, ())),
-                tuple(told.get(batch_id, ())),
-            )
+            BatchRow(batch_id, name, kind, states, tuple(gone.get(batch_id, ())), tuple(told.get(batch_id, ())))
         )
-    return rows, Totals(active, here, len(missing), complete, count, tuple(notes))
+    every = [row for batch in rows for row in batch.states]
+    finished = sum(row.count for row in every if row.state in {"complete", "collected"})
+    lit_count = sum(last - first + 1 for row in every for first, last in row.online)
+    lost = sum(len(batch.missing) for batch in rows)
+    return rows, Totals(active, lit_count, lost, finished, sum(row.count for row in every), tuple(notes))
+
+
+def _state_row(state: str, islands: Iterable[tuple[int, str, int, int]], online: list[int]) -> StateRow:
+    spans = tuple([Span(first, last) for _, _, first, last in islands])
+    count = sum([last - first for first, last in spans]) + len(spans)
+    if not online or state not in {"submit", "run", "spawn"}:
+        return StateRow(state, count, spans, ())
+    mine = {index for first, last in spans for index in range(first, last + 1)}
+    return StateRow(state, count, spans, spans_of(index for index in online if index in mine))
 
 
 def _reset_missing(store: Store, condition: Any) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 from paraschut.errors import JobError
 from paraschut.job import STATES
@@ -22,8 +23,7 @@ _LONGEST_QUOTE = 80
 _SPAN = re.compile(r"([0-9]{1,18})(?:\s*-\s*([0-9]{1,18}))?(?:\*+(?:x[0-9]+)?)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A range of job indices; both ends belong to it."""
 
     first: int

@@ -90,28 +90,30 @@ def make_jobs():
     function is called with the JobIndex.
     """
 
-    def make(number=1, batch=BATCH, start=0, **fields):
-        plain = {
-            "priority": 1,
-            "name": "story",
-            "data_type": "none",
-            "data": None,
-            "script": "true",
-            "queue": "",
-            "resources": {},
-            "state": "init",
-            **fields,
-        }
-        return [
-            {
-                "BatchID": batch,
-                "JobIndex": index,
-                **{key: value(index) if callable(value) else value for key, value in plain.items()},
-            }
-            for index in range(start, start + number)
-        ]
+    return lambda number=1, batch=BATCH, start=0, **fields: jobs_of(batch, number, start, **fields)
 
-    return make
+
+def jobs_of(batch, number=1, start=0, **fields):
+    """Return what ``make_jobs`` does, outside of a test."""
+    plain = {
+        "priority": 1,
+        "name": "story",
+        "data_type": "none",
+        "data": None,
+        "script": "true",
+        "queue": "",
+        "resources": {},
+        "state": "init",
+        **fields,
+    }
+    return [
+        {
+            "BatchID": batch,
+            "JobIndex": index,
+            **{key: value(index) if callable(value) else value for key, value in plain.items()},
+        }
+        for index in range(start, start + number)
+    ]
 
 
 @pytest.fixture

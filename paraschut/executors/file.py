@@ -76,7 +76,6 @@ class FileJobExecutor(JobExecutor):
         target = os.path.join(folder, script.SCRIPT)
         env = {**submission.env, _VARIABLE: path}
         text = script.script_text(replace(submission, folder=folder, env=env), _FUNCTIONS)
-        made = not os.path.isdir(folder)
         try:
             _write_runner(path)
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -86,9 +85,8 @@ class FileJobExecutor(JobExecutor):
             # Even if the line reached the queue: without this file it does nothing.
             with suppress(OSError):
                 os.unlink(target)
-            if made:
-                with suppress(OSError):
-                    os.rmdir(folder)
+            with suppress(OSError):
+                os.rmdir(folder)
             raise SubmitError(
                 f"{error.filename or path} could not be written ({error.strerror}), so nothing was submitted. Make "
                 f"room there, or give FileJobExecutor(path=...) a file in a folder that you may write to."
@@ -170,8 +168,9 @@ class FileJobExecutor(JobExecutor):
             if alive is False and task not in exits and (end := script.read_exit(folder, task)):
                 exits[task] = end
             marks[task] = Mark(task, text if holder else "unknown unknown", at, alive)
-        for task in _orphans(marks, exits):
-            marks[task] = Mark(task, marks[task].holder, marks[task].at, alive=True)
+        lost = {_id(mark): task for task, mark in marks.items() if mark.alive is False and task not in exits}
+        for name, _ in _marked(lost):  # runs on, although what watched over it was killed
+            marks[lost[name]] = replace(marks[lost[name]], alive=True)
         return Evidence(marks, exits)
 
     def qstat(self, cluster_id: str) -> dict[str, Any]:  # noqa: ARG002 - there is no scheduler to ask
@@ -208,11 +207,9 @@ def _append(path: str, target: str) -> None:
 
 def _write_runner(path: str) -> None:
     content = _RUNNER.replace("@QUEUE@", quote(path + ".queue")).encode("utf-8", "surrogateescape")
-    try:
-        with open(path, "rb") as file:
-            present = file.read()
-    except FileNotFoundError:
-        present = b""
+    present = b""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        present = file.read()
     if present == content:
         return
     if present and _SIGNED not in present[:200]:
@@ -238,33 +235,20 @@ def _alive(holder: script.Holder | None, at: float) -> bool | None:
         return False
 
 
-def _orphans(marks: Mapping[int, Mark], exits: Mapping[int, object]) -> list[int]:
-    """Return the tasks that run on although what watched over them was killed."""
-    lost = {
-        mark.holder.split(" ", 1)[0]: task
-        for task, mark in marks.items()
-        if mark.alive is False and task not in exits
-    }
-    return sorted({lost[_cluster_id(process)] for process in _marked(lost)})
+def _id(mark: Mark) -> str:
+    return mark.holder.split(" ", 1)[0]
 
 
-def _marked(ids: Iterable[str]) -> list[psutil.Process]:
+def _marked(ids: Collection[str]) -> list[tuple[str, psutil.Process]]:
     """Return the processes of this user that have one of these ids in their environment."""
-    wanted = frozenset(ids)
-    if not wanted:
-        return []
     import psutil
 
-    return [process for process in psutil.process_iter() if _cluster_id(process) in wanted]
-
-
-def _cluster_id(process: psutil.Process) -> str:
-    import psutil
-
-    try:
-        return process.environ().get("PARASCHUT_CLUSTERID", "")
-    except (psutil.Error, OSError):  # of another user, or gone
-        return ""
+    found = []
+    for process in psutil.process_iter() if ids else ():
+        with suppress(psutil.Error, OSError):  # of another user, or gone
+            if (name := process.environ().get("PARASCHUT_CLUSTERID", "")) in ids:
+                found.append((name, process))
+    return found
 
 
 def _end_processes(marks: Sequence[Mark]) -> None:
@@ -281,18 +265,20 @@ def _end_processes(marks: Sequence[Mark]) -> None:
         if holder is not None and holder.pid is not None and _alive(holder, mark.at):
             with suppress(psutil.NoSuchProcess):
                 watchers.append(psutil.Process(holder.pid))
-    ids = [mark.holder.split(" ", 1)[0] for mark in marks]
+    ids = {_id(mark) for mark in marks}
     _send(watchers, signal.SIGTERM)
     targets = _below(watchers, ids)
     _send(targets, signal.SIGTERM)
     _, left = psutil.wait_procs(targets, timeout=GRACE)
-    # Not what is below the watchers now: those are the programs that write down the end.
-    _send([*left, *_below(left, ids)], signal.SIGKILL)
+    left = [process for process in targets if process in left]
+    for _ in range(3):  # also what was born between the look and the signal
+        # Not what is below the watchers now: those are the programs that write down the end.
+        _send([*left, *_below(left, ids)], signal.SIGKILL)
     _, left = psutil.wait_procs(watchers, timeout=GRACE)
     _send(left, signal.SIGKILL)
 
 
-def _below(watchers: Iterable[psutil.Process], ids: Iterable[str]) -> list[psutil.Process]:
+def _below(watchers: Iterable[psutil.Process], ids: Collection[str]) -> list[psutil.Process]:
     import psutil
 
     # Each before its children: a shell whose child ends first would go on.
@@ -300,7 +286,7 @@ def _below(watchers: Iterable[psutil.Process], ids: Iterable[str]) -> list[psuti
     for watcher in watchers:
         with suppress(psutil.NoSuchProcess):
             found.update(dict.fromkeys(watcher.children(recursive=True)))
-    found.update(dict.fromkeys(_marked(ids)))
+    found.update({process: None for _, process in _marked(ids)})
     return [process for process in found if process.pid != os.getpid()]
 
 
@@ -383,8 +369,7 @@ paraschut_below() {
     } | awk -v top="$1" '
         { parent[$1] = $2 }
         END {
-            queue[1] = top
-            last = 1
+            queue[last = 1] = top
             for (next_one = 1; next_one <= last; next_one++)
                 for (pid in parent)
                     if (parent[pid] == queue[next_one]) queue[++last] = pid

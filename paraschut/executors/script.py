@@ -37,6 +37,7 @@ _NAME = re.compile(
     r"(?!(BASH.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPTARG|OPTIND|PPID|PWD|RANDOM"
     r"|SECONDS|SHELLOPTS|SRANDOM|UID|_)$)[A-Za-z_][A-Za-z0-9_]*"
 )
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _FILE = re.compile(r"(0|[1-9][0-9]{0,17})\.(?:(exit)|run\.(0|[1-9][0-9]{0,17}))")
 # 128 + the signal is what a shell says of a job that a signal ended; above are the job's own codes, such as 255.
 _NO_SIGNAL, _LAST_SIGNAL, _LAST_CODE = 128, 128 + 64, 255
@@ -79,7 +80,7 @@ def parse_mark(text: str) -> Holder | None:
     match text.split():
         case [name, nonce]:
             return Holder(name, None, None, nonce)
-        case [name, host, pid, nonce] if re.fullmatch("[0-9]{1,18}", pid):
+        case [name, host, pid, nonce] if _NUMBER.fullmatch(pid):
             return Holder(name, host, int(pid), nonce)
     return None
 
@@ -96,7 +97,7 @@ def parse_exit(text: str, task: int) -> Exit | None:
     """
     words = text.split()
     numbers = [*words[:3], *words[4:]]
-    if not text.endswith("\n") or len(words) not in {4, 5} or not all(map(_is_number, numbers)):
+    if not text.endswith("\n") or len(words) not in {4, 5} or not all(map(_NUMBER.fullmatch, numbers)):
         return None
     status, started, ended, *rss = map(int, numbers)
     if status > _LAST_CODE:
@@ -104,10 +105,6 @@ def parse_exit(text: str, task: int) -> Exit | None:
     ended_by_signal = _NO_SIGNAL < status <= _LAST_SIGNAL
     code, signal = (None, status - _NO_SIGNAL) if ended_by_signal else (status, None)
     return Exit(task, code, signal, float(started), float(ended), words[3], rss[0] if rss else None)
-
-
-def _is_number(word: str) -> bool:
-    return re.fullmatch("[0-9]{1,18}", word) is not None
 
 
 def gather(folder: str) -> Found:

@@ -57,6 +57,7 @@ _TYPES: dict[str, Any] = {"INTEGER": sa.Integer, "NUMERIC": sa.Numeric, "REAL": 
 _COMPARE = {"eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _COMPARE |= {"like": "LIKE", "glob": "GLOB", "is": "IS", "nullsafeeq": "IS", "nullsafeneq": "IS NOT"}
 _COMBINE = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "dpipe": "||"}
+_ARITHMETIC = _COMBINE.keys() - {"dpipe"}
 _CONDITIONS = _words("in between escape not and or") | _COMPARE.keys()
 _ARGUMENTS = _words("this expression expressions low high ifs true default negate safe typed")
 
@@ -265,7 +266,8 @@ class _Rewriter:
             return self._clause(token, after)
         if token.raw == "IN" and after.raw != "(":
             raise self._refuse(after.start, "IN needs a list.", 'Write it as in state IN ("init", "run").')
-        if token.raw in _BEFORE_VALUE | _AFTER_VALUE or (token.raw == "NULL" and self._near(-1).raw == "NOT"):
+        not_null = token.raw == "NULL" and self._near(-1).raw == "NOT" and self._near(-2).raw != "IS"
+        if not_null or token.raw in _BEFORE_VALUE | _AFTER_VALUE:
             return token.raw
         if token.raw == "." and _NUMBER.fullmatch(f".{after.raw}"):
             self.at += 1
@@ -392,6 +394,9 @@ class _Compiler:
         """Compile what can be compared."""
         node = self._known(node)
         if node.key in _COMBINE:
+            if node.key == "dpipe" and {node.this.key, node.expression.key} & _ARITHMETIC:
+                # Older ones of sqlglot read a || b + c as other languages do, and not as SQLite does.
+                raise self._refuse(node, "|| stands beside + - * / or %.", "Put parentheses around either.")
             left = self._operand(node.this, text=text)
             right = self._operand(node.expression, text=text or node.key == "dpipe")
             return left.op(_COMBINE[node.key])(right)

@@ -15,15 +15,6 @@ from paraschut.store.schema import active, attempt, batch, event, job, submissio
 from paraschut.store.store import Store
 
 
-class Island(NamedTuple):
-    """Job indices without a gap, of one batch and state."""
-
-    batch_id: int
-    state: str
-    first: int
-    last: int
-
-
 class BatchInfo(NamedTuple):
     """A batch that has jobs."""
 
@@ -34,21 +25,32 @@ class BatchInfo(NamedTuple):
     created: float
 
 
-def islands(connection: Connection, condition: ColumnElement[bool] | None = None) -> list[Island]:
-    """Return all job indices by batch and state, as ranges: a row for each range, whatever the number of jobs."""
-    order = func.row_number().over(partition_by=(job.c.BatchID, job.c.state), order_by=job.c.JobIndex)
-    query = select(job.c.BatchID, job.c.state, job.c.JobIndex, (job.c.JobIndex - order).label("island"))
+def islands(
+    connection: Connection, condition: ColumnElement[bool] | None = None
+) -> list[tuple[int, str, int, int]]:
+    """Return all job indices as ranges without a gap: (BatchID, state, first, last), in that order.
+
+    The rows come from a covering index and are gathered here as they come: SQLite's window functions would
+    take three times as long.
+    """
+    query = select(job.c.BatchID, job.c.state, job.c.JobIndex)
     if condition is not None:
         query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
-    numbered = query.subquery("numbered")
-    grouped = (
-        select(
-            numbered.c.BatchID, numbered.c.state, func.min(numbered.c.JobIndex), func.max(numbered.c.JobIndex)
-        )
-        .group_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
-        .order_by(numbered.c.BatchID, numbered.c.state, numbered.c.island)
-    )
-    return [Island(*row) for row in connection.execute(grouped)]
+    found: list[tuple[int, str, int, int]] = []
+    before: tuple[int, str] | None = None
+    first = last = -2
+    rows: Any = connection.execute(query.order_by(job.c.BatchID, job.c.state, job.c.JobIndex)).cursor
+    for batch_id, state, index in rows:
+        if index == last + 1 and before == (batch_id, state):
+            last = index
+            continue
+        if before is not None:
+            found.append((*before, first, last))
+        before = (batch_id, state)
+        first = last = index
+    if before is not None:
+        found.append((*before, first, last))
+    return found
 
 
 def batches(connection: Connection) -> dict[int, BatchInfo]:

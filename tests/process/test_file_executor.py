@@ -27,6 +27,14 @@ SHELLS = [[shell, *flags] for shell in ("dash", "bash") if shutil.which(shell) f
 WEIRD = 'a\'; echo $HOME\n"b" \\n\\c é\u0101\u0201 *'
 
 
+def names_below(process):
+    names = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            names.append(one.name())
+    return names
+
+
 class House:
     """A folder with an index, whose tasks and submissions are made in a line."""
 
@@ -306,11 +314,9 @@ def test_the_running_script_goes_on_with_what_its_jobs_submit(weird_house, shell
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to_all", [True, False], ids=["group", "script"])
 def test_a_signal_ends_the_current_job_and_stops(house, shell, sent, to_all):
-    done = house.submit(
-        "t1", [f"sh -c 'sleep 60 & {line(0)}; wait; {line('late')}'; {line('later')}", line(1)]
-    )
+    done = house.submit("t1", [f"sh -c '{line(0)}; sleep 60; {line('late')}'; {line('later')}", line(1)])
     with house.start(*shell, start_new_session=True) as process:
-        wait_for(lambda: house.written() == ["0"])
+        wait_for(lambda: "sleep" in names_below(process))
         if to_all:  # as a terminal does
             os.killpg(process.pid, sent)
         else:

@@ -118,7 +118,7 @@ def test_the_example_shows_every_setting_with_its_default_and_a_comment():
     ]
     table = tomllib.loads("\n".join(bare))["paraschut"]
     assert list(table) == [*RULES, "template"]
-    assert set(table) == {field.name for field in dataclasses.fields(Config)} - {"source"}
+    assert set(table) == {field.name for field in dataclasses.fields(Config)} - {"source", "index"}
     assert dataclasses.replace(parse_config("\n".join(bare), SOURCE), grace=None) == parse("")
     for number, line in enumerate(bare):
         if line.split(" = ")[0] in RULES:
@@ -133,7 +133,6 @@ def test_all_settings_are_read():
     config = parse(
         """
         job_dir = "../elsewhere"
-        index = "/fast/index.db"
         executor = "my_cluster"
         local_run = false
         max_jobs = 5
@@ -158,7 +157,6 @@ def test_all_settings_are_read():
     assert config == Config(
         source=SOURCE,
         job_dir=Path("/data/project/../elsewhere"),
-        index=Path("/fast/index.db"),
         executor="my_cluster",
         max_jobs=5,
         max_workers=2,
@@ -185,7 +183,6 @@ def test_all_settings_are_read():
 def test_paths_are_relative_to_the_file():
     assert parse("").index == Path("/data/project/jobs/index.db")
     assert parse('job_dir = "x"').index == Path("/data/project/x/index.db")
-    assert parse('index = "x.db"').index == Path("/data/project/x.db")
 
 
 def test_a_path_may_begin_at_home(home):
@@ -310,12 +307,12 @@ def test_a_current_folder_that_was_removed_is_said(tmp_path, monkeypatch):
 
 
 def test_a_job_has_the_index_that_it_is_of(project):
-    path = put(project, '[paraschut]\njob_dir = "x"\nindex = "y/index.db"\ncpus = 2\n')
+    path = put(project, '[paraschut]\njob_dir = "x"\ncpus = 2\n')
     config = load_config(path, environ={"PARASCHUT_INDEX": "/data/jobs/other.db"})
     assert (config.index, config.job_dir) == (Path("/data/jobs/other.db"), Path("/data/jobs"))
     assert config.cpus == 2
     assert load_config(start=project.parent, environ={"PARASCHUT_INDEX": "/d/i.db"}).job_dir == Path("/d")
-    assert load_config(path, environ={"PARASCHUT_INDEX": ""}).index == project / "y" / "index.db"
+    assert load_config(path, environ={"PARASCHUT_INDEX": ""}).index == project / "x" / "index.db"
 
 
 def test_a_file_that_others_can_write_cannot_say_whom_to_trust(project):

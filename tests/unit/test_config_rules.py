@@ -50,8 +50,6 @@ def test_every_example_of_a_rule_is_valid():
             'job_dir = "$SCRATCH/jobs"',
             "a path: absolute, relative to this file, or beginning with ~ (variables",
         ),
-        ('index = "~nobody_of_this_name/x.db"', "a path"),
-        ("index = 1", "a path"),
         ('environment = "PATH"', "a list of names of variables"),
         ('environment = ["*"]', "a list of names of variables"),
         ('environment = ["A*B"]', "a list of names of variables"),

@@ -1,0 +1,292 @@
+"""The commands that look: queue, log, info, history."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from paraschut import job_cli
+from paraschut.cli_parts import (
+    Selector,
+    Verbatim,
+    choose,
+    filter_option,
+    json_option,
+    named,
+    one_job,
+    open_index,
+    plural,
+    put_json,
+    selector,
+    selectors_argument,
+    whole,
+)
+from paraschut.errors import NotFoundError, StoreError
+
+_ATTEMPT = ("n", "executor", "host", "submitted", "started", "cancelled", "ended")
+_END = ("code", "signal", "reason", "max_rss", "cpu")
+_EVENT = ("at", "kind", "JobIndex", "host", "pid", "detail")
+
+
+@click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--display",
+    "states",
+    metavar="STATE",
+    multiple=True,
+    help="Show only jobs in this state, or 'missing'. May be given several times.",
+)
+@filter_option("Show only jobs that meet it.")
+@click.option("--report-missing", is_flag=True, help="Show the end of the error log of each missing job.")
+@click.option("--reset-missing", is_flag=True, help="Set missing jobs back to 'init' first.")
+@json_option
+def queue(
+    selectors: tuple[Selector, ...],
+    states: tuple[str, ...],
+    condition: str,
+    report_missing: bool,
+    reset_missing: bool,
+    as_json: bool,
+) -> None:
+    """Show where every batch stands, or those that are named.
+
+    For example:
+
+      paraschut queue --display run --display missing
+      paraschut queue last --filter 'resources.mem = "4gb"'
+
+    --json: an object of BatchID to a list of objects, one a job, with the fields of its dict; "failure" is
+    why it is missing. What JSON cannot hold is its plain likeness, or null.
+    """
+    from paraschut import get_queue
+
+    if as_json and report_missing:
+        raise click.UsageError("--report-missing prints text, so it does not go with --json.")
+    found = get_queue(
+        Verbose=not as_json,
+        ResetMissing=reset_missing,
+        ReportMissing=report_missing,
+        Display={word.strip() for given in states for word in given.split(",")} or None,
+        Filter=_of_batches(selectors, condition),
+    )
+    if as_json:
+        put_json({str(batch_id): jobs for batch_id, jobs in (found or {}).items()})
+
+
+def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
+    """Return a Filter that also holds only for some batches."""
+    if not selectors:
+        return condition
+    with open_index() as store:
+        by_batch = named(store, selectors)
+    if by_batch is None:
+        return condition
+    only = f"BatchID IN ({', '.join(map(str, by_batch))})"
+    if not condition.strip():
+        return only
+    from paraschut.store.filters import compile_filter
+
+    compile_filter(condition)  # so that a mistake is shown in the user's own words
+    return f"({condition}\n) AND {only}"
+
+
+@click.command(cls=Verbatim)
+@click.argument("which", metavar="SELECTOR", type=selector)
+@click.option("--stderr", is_flag=True, help="What was written to standard error, not to standard output.")
+@click.option(
+    "--attempt",
+    metavar="N",
+    type=int,
+    default=-1,
+    help="Which attempt: 1 is the first, -1 the last, which is the default.",
+)
+@click.option("--lines", "-n", metavar="N", type=click.IntRange(min=0), help="Only the last N lines.")
+@click.option("--regex", metavar="REGEX", help="Only lines in which this regular expression is found.")
+@filter_option("Only jobs that meet it.")
+def log(
+    which: Selector, stderr: bool, attempt: int, lines: int | None, regex: str | None, condition: str
+) -> None:
+    """Print what a job wrote, also while it runs; or what several wrote.
+
+    Of whole batches, the jobs that have started are meant.
+
+    For example:
+
+      paraschut log last:7 --stderr --lines 20
+      paraschut log all --filter 'failure LIKE "%memory%"' --stderr
+    """
+    from paraschut import print_log
+
+    if attempt == 0:
+        raise click.UsageError("--attempt counts from 1, or backwards from -1: there is no attempt 0.")
+    key = "stderr" if stderr else "stdout"
+    number = attempt - 1 if attempt > 0 else attempt
+    found = _with_log(which, condition, attempt, number)
+    for batch_id, indices in found.items():
+        if len(found) > 1 and len(indices) == 1:
+            click.echo(f"--- {batch_id}:{indices[0]}, {key}")
+        print_log(batch_id, indices, key, LogIndex=number, Lines=lines, RegEx=regex)
+
+
+def _with_log(which: Selector, condition: str, attempt: int, number: int) -> dict[int, list[int]]:
+    """Return the jobs that are meant and have the attempt; those that are named must have it."""
+    from paraschut.store import views
+
+    found: dict[int, list[int]] = {}
+    must = which.indices is not None and not condition.strip()
+    with open_index() as store:
+        chosen = choose(store, [which], condition)
+        with store.reading() as connection:
+            for batch_id, index in ((one.batch_id, index) for one in chosen for index in one.indices):
+                attempts = views.attempts_of(connection, batch_id, index)
+                there = len(attempts) >= abs(attempt)
+                if must and attempts and not there:
+                    raise NotFoundError(
+                        f"Job {batch_id}:{index} has {plural(len(attempts), 'attempt')}, and --attempt {attempt} is none of "
+                        f"them; 'paraschut history {batch_id}:{index}' lists them."
+                    )
+                if must or (there and attempts[number]["started"] is not None):
+                    found.setdefault(batch_id, []).append(index)
+    if not found:
+        raise NotFoundError("None of the jobs that are meant has such a log yet.")
+    return found
+
+
+@click.command(cls=Verbatim)
+@click.argument("which", metavar="BATCH:JOB", type=selector)
+@json_option
+def info(which: Selector, as_json: bool) -> None:
+    """Print the dict of a job, with all its fields.
+
+    For example:
+
+      paraschut info last:7
+
+    --json: an object with the fields of the dict. What JSON cannot hold is its plain likeness, or null.
+    """
+    from paraschut.runtime import get_job_info
+
+    found = get_job_info(*one_job(which))
+    if as_json:
+        put_json(found)
+    else:
+        click.echo(_job_text(found))
+
+
+def _job_text(job: Mapping[str, Any]) -> str:
+    from paraschut.render import clean
+
+    width = max(map(len, job))
+    return "\n".join(
+        f"{clean(field):<{width}}  {clean(job_cli.plain_text(job[field]))}".rstrip() for field in job
+    )
+
+
+@click.command(cls=Verbatim)
+@click.argument("which", metavar="BATCH:JOB", type=selector)
+@json_option
+def history(which: Selector, as_json: bool) -> None:
+    """Print every attempt of a job, and what people and rules did to it.
+
+    For example:
+
+      paraschut history last:7
+
+    --json: an object with BatchID, JobIndex, attempts (objects with n, executor, host, submitted, started,
+    cancelled, ended, code, signal, reason, max_rss, cpu, ClusterID) and events (objects with at, kind,
+    JobIndex, host, pid, detail; JobIndex is null where several jobs of the batch were changed at once).
+    Times are UTC epoch seconds, durations seconds, sizes bytes; what is not known is null.
+    """
+    found = _history(*one_job(which))
+    if as_json:
+        put_json(found)
+    else:
+        click.echo(_history_text(found))
+
+
+def _history(batch_id: int, job_index: int) -> dict[str, Any]:
+    from paraschut import fold as folding
+    from paraschut.config import load_config
+    from paraschut.store import views
+    from paraschut.store.runtime import cluster_id
+
+    with open_index() as store:
+        named(store, [Selector(batch_id, (job_index,))])
+        # An index that cannot be written is shown as it is.
+        with contextlib.suppress(StoreError):
+            folding.fold(store, load_config(), thorough=True)
+        with store.reading() as connection:
+            attempts = views.attempts_of(connection, batch_id, job_index)
+            events = views.events_of(connection, batch_id, job_index)
+    return {
+        "BatchID": batch_id,
+        "JobIndex": job_index,
+        "attempts": [
+            {
+                **{key: one[key] for key in _ATTEMPT + _END},
+                "ClusterID": cluster_id(one["cluster_id"], one["task"]),
+            }
+            for one in attempts
+        ],
+        "events": [{key: one[key] for key in _EVENT} for one in events],
+    }
+
+
+def _history_text(found: Mapping[str, Any]) -> str:
+    from paraschut.render import render_table
+
+    where = f"{found['BatchID']}:{found['JobIndex']}"
+    attempts = [
+        {
+            "attempt": one["n"],
+            "executor": one["executor"],
+            "host": one["host"],
+            **{key: _when(one[key]) for key in ("submitted", "started", "ended")},
+            "how": _how(one),
+            "memory": _memory(one["max_rss"]),
+            "cpu s": one["cpu"],
+        }
+        for one in found["attempts"]
+    ]
+    events = [
+        {
+            "at": _when(one["at"]),
+            "what": one["kind"] + (" (several jobs)" if one["JobIndex"] is None else ""),
+            "by": f"process {one['pid']} on {one['host']}",
+            "detail": one["detail"],
+        }
+        for one in found["events"]
+    ]
+    tables = [
+        render_table(rows, list(rows[0])) if rows else nothing
+        for rows, nothing in (
+            (attempts, f"Job {where} was not submitted yet."),
+            (events, "Nobody changed it."),
+        )
+    ]
+    return "\n\n".join(tables)
+
+
+def _when(at: float | None) -> str | None:
+    return None if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _how(attempt: Mapping[str, Any]) -> str:
+    if attempt["reason"]:
+        return str(attempt["reason"])
+    if attempt["ended"] is None:
+        return "" if attempt["started"] is None else "running"
+    if attempt["signal"]:
+        return f"signal {attempt['signal']}"
+    return "ended" if attempt["code"] is None else f"exit code {attempt['code']}"
+
+
+def _memory(size: int | None) -> str | None:
+    from paraschut.resources import format_size
+
+    return None if size is None else format_size(size)
