@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
-#: What a shell reports of a program that ended with SIGINT, or with SIGPIPE.
+#: Exit statuses, as a shell reports SIGINT and SIGPIPE.
 INTERRUPTED, UNREAD = 130, 141
+_FAILED = 1
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main() -> None:
@@ -18,8 +21,15 @@ def main() -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        _close_output()
         status = UNREAD
+        _close_output()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        status = _FAILED
+        what = error.filename or "A file, or the output,"
+        sys.stderr.write(f"Error: {what} could not be written: {error.strerror}. Make room and try again.\n")
+        _close_output()
     sys.exit(status)
 
 
@@ -35,7 +45,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _close_output() -> None:
-    # Whoever read has left; the interpreter would complain about what is still in the buffers.
+    # The interpreter would try once more to write what is still in the buffers, and complain.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nowhere, number)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,19 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 _EPILOG = """\
-A SELECTOR names jobs: 20260101000000 (all jobs of that batch), 20260101000000:7 (one of them),
-20260101000000:1,3-8 (several), last (the newest batch), last:7, or all.
+"paraschut COMMAND --help" tells more about one of them.
 
-Exit status: 0 it is done; 1 it could not be done, for a reason that is told in one sentence;
-2 wrong usage; 130 Ctrl-C; 141 the reader of the output left. How the jobs are does not matter:
-"queue" gives 0 also when some are missing.
+A SELECTOR names jobs:
+  20260101000000        all jobs of that batch
+  20260101000000:7      one of them
+  20260101000000:1,3-8  several
+  last, last:7          the newest batch, or one of its jobs
+  all                   all jobs of all batches
+A BATCH is the same without job indices.
+
+Exit status: 0 it is done; 1 it could not be done, for a reason that is told
+in a sentence; 2 wrong usage; 130 Ctrl-C; 141 the reader of the output left.
+How the jobs are does not matter: "queue" gives 0 also when some are missing.
 """
 
 
@@ -81,11 +88,11 @@ def run(arguments: Sequence[str]) -> int:
 @click.group(
     cls=Commands,
     epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="paraschut")
 def cli() -> None:
-    """Prepare, submit and watch batches of jobs, on a laptop or a cluster, with no server.
+    """Prepare, submit and watch batches of jobs, with no server.
 
     For example, to begin here, to try it out, and to look:
 
@@ -119,7 +126,8 @@ _filter = filter_option("Submit only jobs that meet it; it never changes what ho
 def init(folder: Path) -> None:
     """Write a commented config.toml, here or in another FOLDER.
 
-    It holds in that folder and all below it. A file that is there already is left alone.
+    It holds in that folder and all below it. A file that is there already is
+    left alone.
 
     For example:
 
@@ -141,17 +149,19 @@ def init(folder: Path) -> None:
 )
 @json_option
 def demo(models: int | None, timeout: float, as_json: bool) -> None:
-    """Run the example on real data: which model reads handwritten digits best?
+    """Run the example on real data.
 
-    Sixteen models are trained side by side, then ranked, and the best one is tested: three priority groups
-    of one batch. It needs scikit-learn and matplotlib: pip install "paraschut[demo]"
+    Which model reads handwritten digits best? Sixteen are trained side by side,
+    then ranked, and the best one is tested: three priority groups of one batch.
+    It needs scikit-learn and matplotlib: pip install "paraschut[demo]"
 
     For example:
 
       paraschut demo --models 4
 
-    --json: an object with BatchID, ranking (objects, one a model, best first), tested (the best one on
-    images that it has not seen), table and figures (paths).
+    --json: an object with BatchID, ranking (objects, one a model, best first),
+    tested (the best one on images that it has not seen), table and figures
+    (paths).
     """
     from paraschut import get_queue
     from paraschut.demo import run as run_demo
@@ -194,35 +204,37 @@ def submit(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Submit the next priority group of every batch, or of those that are named.
+    """Submit the next priority group of each batch.
 
-    Single jobs (BATCH:JOB) are submitted at once, whatever their priority; only --executor goes with them.
+    Of all batches, or of those that are named. Single jobs (BATCH:JOB) are
+    submitted at once, whatever their priority; only --executor goes with them.
 
     For example:
 
       paraschut submit --max-jobs 100 --filter 'name LIKE "%yeast%"'
       paraschut submit last:3,7
 
-    --json: an object with count, jobs (an object of BatchID to a list of JobIndex) and left (what was left
-    and why: a list of sentences).
+    --json: an object with count, jobs (an object of BatchID to a list of
+    JobIndex) and left (what was left and why: a list of sentences).
     """
     limits = {"MaxJobs": max_jobs, "MinPrior": min_prior, "ForceSubmit": force, "Filter": condition}
     if any(one.indices is not None for one in selectors) and (max_jobs is not None or any(limits.values())):
         raise click.UsageError("Single jobs are submitted at once: only --executor goes with them.")
-    passes = _passes(selectors, executor, limits)
-    if not as_json:
-        for one in passes:
-            click.echo(str(one))
-        return
-    jobs: dict[str, list[int]] = {}
-    for one in passes:
-        for batch_id, indices in one.jobs.items():
-            jobs.setdefault(str(batch_id), []).extend(indices)
-    left = [why for one in passes for why in one.left]
-    put_json({"count": sum(one.count for one in passes), "jobs": jobs, "left": left})
+    passes: list[Submitted] = []
+    try:
+        for one in _passes(selectors, executor, limits):
+            passes.append(one)
+            if not as_json:
+                click.echo(str(one))
+    finally:
+        # What was submitted before an error is told all the same.
+        if as_json and passes:
+            put_json(_passes_dict(passes))
 
 
-def _passes(selectors: Sequence[Selector], executor: str | None, limits: dict[str, Any]) -> list[Submitted]:
+def _passes(
+    selectors: Sequence[Selector], executor: str | None, limits: Mapping[str, Any]
+) -> Iterator[Submitted]:
     from paraschut import submit_jobs, submit_one_batch, submit_one_job
 
     by_batch = None
@@ -230,16 +242,23 @@ def _passes(selectors: Sequence[Selector], executor: str | None, limits: dict[st
         with open_index() as store:
             by_batch = named(store, selectors)
     if by_batch is None:
-        return [submit_jobs(executor, **limits, Verbose=False)]
-    passes = [
-        submit_one_job(batch_id, indices, executor, Verbose=False)
-        for batch_id, indices in by_batch.items()
-        if indices is not None
-    ]
+        yield submit_jobs(executor, **limits, Verbose=False)
+        return
+    for batch_id, indices in by_batch.items():
+        if indices is not None:
+            yield submit_one_job(batch_id, indices, executor, Verbose=False)
     batch_ids = [batch_id for batch_id, indices in by_batch.items() if indices is None]
     if batch_ids:
-        passes.append(submit_one_batch(batch_ids, executor, **limits, Verbose=False))
-    return passes
+        yield submit_one_batch(batch_ids, executor, **limits, Verbose=False)
+
+
+def _passes_dict(passes: Sequence[Submitted]) -> dict[str, Any]:
+    return {
+        "count": sum(one.count for one in passes),
+        # A batch is submitted by one pass only.
+        "jobs": {str(batch_id): indices for one in passes for batch_id, indices in one.jobs.items()},
+        "left": [why for one in passes for why in one.left],
+    }
 
 
 @click.command(cls=Verbatim)
@@ -263,10 +282,11 @@ def submitter(
     min_prior: float,
     condition: str,
 ) -> None:
-    """Submit again and again, until Ctrl-C: for those who cannot leave that to the jobs.
+    """Submit again and again, until Ctrl-C.
 
-    A pass that fails (a scheduler that is down) is told, and the next one comes in time. One is enough for
-    an index: a second one refuses to start.
+    For those who cannot leave that to the jobs. A pass that fails (a scheduler
+    that is down) is told, and the next one comes in time. One is enough for an
+    index: a second one refuses to start.
 
     For example:
 

@@ -42,10 +42,10 @@ def _refuse_nothing(selectors: tuple[Selector, ...], other: object, option: str)
 @filter_option("Only jobs that meet it.")
 @yes_option
 def reset(selectors: tuple[Selector, ...], state: str, all_states: bool, condition: str, yes: bool) -> None:
-    """Set jobs back to 'init', so that the next "paraschut submit" sends them again.
+    """Set jobs back to 'init', to be submitted again.
 
-    Jobs that are complete or collected are left alone unless --all-states is given. Those that an executor
-    has are deleted from it.
+    Jobs that are complete or collected are left alone, unless --all-states is
+    given. Those that an executor has are deleted from it.
 
     For example:
 
@@ -77,9 +77,10 @@ def reset(selectors: tuple[Selector, ...], state: str, all_states: bool, conditi
 @filter_option("Only jobs that meet it.")
 @yes_option
 def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: bool) -> None:
-    """Take jobs off the queue, running ones too, and hold them back.
+    """Take jobs off the queue, running ones too.
 
-    "paraschut reset" lets them go again.
+    They are held back, and nothing sends them again until "paraschut reset" is
+    told to.
 
     For example:
 
@@ -106,9 +107,10 @@ def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: boo
 @click.option("--state", metavar="STATE", help="Only batches whose jobs are all in this state.")
 @yes_option
 def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool) -> None:
-    """Remove batches for good: their jobs, their history, their scripts, data and logs.
+    """Remove batches for good.
 
-    What still runs is deleted from its executor first.
+    Their jobs, their history, their scripts, data and logs. What still runs is
+    deleted from its executor first.
 
     For example:
 
@@ -133,7 +135,9 @@ def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool) -> Non
 @click.argument("batch", metavar="BATCH", type=whole)
 @click.argument("by", metavar="BY", type=float)
 def boost(batch: Selector, by: float) -> None:
-    """Add to the priority of all jobs of a batch; above 100 they go before those of all other batches.
+    """Add to the priority of all jobs of a batch.
+
+    Jobs above 100 go before those of all other batches.
 
     For example:
 

@@ -55,13 +55,17 @@ def queue(
 ) -> None:
     """Show where every batch stands, or those that are named.
 
+    Job indices by state, with * where their process is seen to be alive; what
+    is missing and why; the totals.
+
     For example:
 
       paraschut queue --display run --display missing
       paraschut queue last --filter 'resources.mem = "4gb"'
 
-    --json: an object of BatchID to a list of objects, one a job, with the fields of its dict; "failure" is
-    why it is missing. What JSON cannot hold is its plain likeness, or null.
+    --json: an object of BatchID to a list of objects, one a job, with the
+    fields of its dict; "failure" is why it is missing. What JSON cannot hold is
+    its plain likeness, or null.
     """
     from paraschut import get_queue
 
@@ -111,9 +115,9 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
 def log(
     which: Selector, stderr: bool, attempt: int, lines: int | None, regex: str | None, condition: str
 ) -> None:
-    """Print what a job wrote, also while it runs; or what several wrote.
+    """Print what jobs wrote, also while they run.
 
-    Of whole batches, the jobs that have started are meant.
+    Of whole batches, those that have started are meant.
 
     For example:
 
@@ -167,7 +171,8 @@ def info(which: Selector, as_json: bool) -> None:
 
       paraschut info last:7
 
-    --json: an object with the fields of the dict. What JSON cannot hold is its plain likeness, or null.
+    --json: an object with the fields of the dict. What JSON cannot hold is its
+    plain likeness, or null.
     """
     from paraschut.runtime import get_job_info
 
@@ -191,16 +196,21 @@ def _job_text(job: Mapping[str, Any]) -> str:
 @click.argument("which", metavar="BATCH:JOB", type=selector)
 @json_option
 def history(which: Selector, as_json: bool) -> None:
-    """Print every attempt of a job, and what people and rules did to it.
+    """Print the attempts of a job, and what was done to it.
+
+    Every attempt with its times and its end, and what people and rules did to
+    the job: resets, edits, deletions.
 
     For example:
 
       paraschut history last:7
 
-    --json: an object with BatchID, JobIndex, attempts (objects with n, executor, host, submitted, started,
-    cancelled, ended, code, signal, reason, max_rss, cpu, ClusterID) and events (objects with at, kind,
-    JobIndex, host, pid, detail; JobIndex is null where several jobs of the batch were changed at once).
-    Times are UTC epoch seconds, durations seconds, sizes bytes; what is not known is null.
+    --json: an object with BatchID, JobIndex, attempts (objects with n,
+    executor, host, submitted, started, cancelled, ended, code, signal, reason,
+    max_rss, cpu, ClusterID) and events (objects with at, kind, JobIndex, host,
+    pid, detail; JobIndex is null where several jobs were changed at once).
+    Times are UTC epoch seconds, durations seconds, sizes bytes; what is not
+    known is null.
     """
     found = _history(*one_job(which))
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from inspect import cleandoc
 from typing import Any, NamedTuple
 
 import click
@@ -18,6 +19,8 @@ from paraschut.summary import parse_spans
 
 #: Batches that a question lists.
 _MOST_LISTED = 10
+#: Digits of the longest BatchID that SQLite can hold for sure.
+_DIGITS = 18
 #: The states in which an executor has a job.
 _ACTIVE = ("submit", "run", "spawn")
 
@@ -43,7 +46,7 @@ class Verbatim(click.Command):
 
 def _write(formatter: click.HelpFormatter, text: str) -> None:
     formatter.write_paragraph()
-    for line in text.rstrip().split("\n"):
+    for line in cleandoc(text).split("\n"):
         formatter.write(f"  {line}".rstrip() + "\n")
 
 
@@ -90,7 +93,7 @@ def selector(text: str) -> Selector:
     Selector(batch='last', indices=(1, 3, 4, 5))
     """
     name, colon, indices = (part.strip() for part in text.partition(":"))
-    if name not in {"last", "all"} and not (name.isascii() and name.isdecimal() and len(name) < 19):
+    if name not in {"last", "all"} and not (name.isascii() and name.isdecimal() and len(name) <= _DIGITS):
         raise click.BadParameter(
             f"{text!r} names no jobs; write a BatchID, 'last' or 'all', or some jobs of a batch as in "
             f"20260101000000:1,3-8."
@@ -220,7 +223,7 @@ def plural(count: int, word: str) -> str:
     >>> plural(1, "job"), plural(2, "batch")
     ('1 job', '2 batches')
     """
-    ending = "" if count == 1 else "es" if word.endswith("ch") else "s"
+    ending = "" if count == 1 else "es" if word.endswith(("ch", "s")) else "s"
     return f"{count:,} {word}{ending}"
 
 
@@ -275,8 +278,9 @@ def ask(deed: str, chosen: Sequence[Chosen], *, yes: bool) -> None:
         click.echo(f"  and {plural(len(chosen) - _MOST_LISTED, 'more batch')}", err=True)
     taken = sum(len(one.states.get(state, ())) for one in chosen for state in _ACTIVE)
     if taken:
+        verb = "is" if taken == 1 else "are"
         click.echo(
-            f"{plural(taken, 'job')} that were submitted will be deleted from their executor.", err=True
+            f"{plural(taken, 'job')} {verb} with an executor now, and will be deleted from it.", err=True
         )
     if not click.confirm("Go on?", err=True):
         raise ParaschutError("You said no, so nothing was changed.")

@@ -61,13 +61,12 @@ def fold(
             continue
         try:
             executor = executor_of(one.executor, config)
+            if one.recorded is None:
+                settle_claim(store, config, executor, one, force=force)
+            else:
+                _fold_submission(store, config, executor, one, thorough=thorough)
         except ExecutorError as error:
             notes.append(str(error))
-            continue
-        if one.recorded is None:
-            settle_claim(store, config, executor, one, force=force)
-        else:
-            _fold_submission(store, config, executor, one, thorough=thorough)
     if only in {None, "local"}:
         _fold_local(store)
     return notes

@@ -126,9 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         put(HELP)
         return DONE
     try:
-        if verb not in _COMMANDS:
-            raise UsageError(f"There is no command {verb!r}; there are {', '.join(_COMMANDS)}.")
-        _COMMANDS[verb](rest)
+        _command(verb)(rest)
     except _HelpAsked:
         put(_HELPS[verb])
     except UsageError as error:
@@ -263,6 +261,12 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+def _command(verb: str) -> Callable[[list[str]], None]:
+    if verb not in _COMMANDS:
+        raise UsageError(f"There is no command {verb!r}; there are {', '.join(_COMMANDS)}.")
+    return _COMMANDS[verb]
+
+
 def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str, str]], list[str]]:
     """Return options with their values, and the other arguments.
 
@@ -271,7 +275,8 @@ def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str
     known : Mapping[str, bool]
         The options, and whether they take a value.
     """
-    options, others = [], []
+    options: list[tuple[str, str]] = []
+    others: list[str] = []
     left = iter(given)
     for word in left:
         if word == "--":

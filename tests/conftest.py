@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,24 @@ def store(index):
     """Return the open index."""
     with Store(index) as opened:
         yield opened
+
+
+@pytest.fixture
+def unchanged(index):
+    """Return a block that must raise, and leave the index as it was: ``with unchanged(JobError, "words"):``."""
+
+    def dump():
+        with closing(sqlite3.connect(index)) as connection:
+            return list(connection.iterdump())
+
+    @contextmanager
+    def refused(error, match):
+        before = dump()
+        with pytest.raises(error, match=match) as caught:
+            yield caught
+        assert dump() == before
+
+    return refused
 
 
 @pytest.fixture

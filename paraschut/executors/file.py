@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 #: Seconds that processes have to end by themselves before they are killed.
 GRACE = 5.0
-# A mark is younger than its holder, but file systems and clocks round.
-_LATER = 2.0
 _SIGNED = b"# Written by paraschut"
 #: The first words of a submission's script, before the path of the script that is to run it.
 _QUEUE = b"# Written by paraschut, for "
@@ -230,7 +228,8 @@ def _alive(holder: script.Holder | None, at: float) -> bool | None:
 
     try:
         process = psutil.Process(holder.pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at + _LATER
+        # A mark is younger than its holder, but clocks and file systems round.
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at + 2
     except psutil.NoSuchProcess:
         return False
 
@@ -254,8 +253,7 @@ def _marked(ids: Collection[str]) -> list[tuple[str, psutil.Process]]:
 def _end_processes(marks: Sequence[Mark]) -> None:
     """End what runs under these marks: first kindly, then not.
 
-    The shell that watches over a job is told as well, so that it starts nothing any more, and then left to write
-    down how the job ended.
+    The shell that watches over a job is told to start nothing any more, and left to write down how the job ended.
     """
     import psutil
 

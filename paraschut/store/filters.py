@@ -57,7 +57,7 @@ _TYPES: dict[str, Any] = {"INTEGER": sa.Integer, "NUMERIC": sa.Numeric, "REAL": 
 _COMPARE = {"eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _COMPARE |= {"like": "LIKE", "glob": "GLOB", "is": "IS", "nullsafeeq": "IS", "nullsafeneq": "IS NOT"}
 _COMBINE = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "dpipe": "||"}
-_ARITHMETIC = _COMBINE.keys() - {"dpipe"}
+_BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "mod": 2, "dpipe": 3}
 _CONDITIONS = _words("in between escape not and or") | _COMPARE.keys()
 _ARGUMENTS = _words("this expression expressions low high ifs true default negate safe typed")
 
@@ -394,9 +394,10 @@ class _Compiler:
         """Compile what can be compared."""
         node = self._known(node)
         if node.key in _COMBINE:
-            if node.key == "dpipe" and {node.this.key, node.expression.key} & _ARITHMETIC:
-                # Older ones of sqlglot read a || b + c as other languages do, and not as SQLite does.
-                raise self._refuse(node, "|| stands beside + - * / or %.", "Put parentheses around either.")
+            binds = _BINDS[node.key]
+            if _BINDS.get(node.this.key, 9) < binds or _BINDS.get(node.expression.key, 9) <= binds:
+                # Some of sqlglot's versions read a || b + c as other databases do, and not as SQLite does.
+                raise self._refuse(node, "Parentheses are missing here.", "Write it as in (a || b) + c.")
             left = self._operand(node.this, text=text)
             right = self._operand(node.expression, text=text or node.key == "dpipe")
             return left.op(_COMBINE[node.key])(right)

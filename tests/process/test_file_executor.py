@@ -359,6 +359,51 @@ def test_jobs_find_signals_as_they_are_elsewhere_and_no_descriptors(house, shell
     assert "PARASCHUT_TASK=1\n" in house.log(1)
 
 
+def path_without(folder, missing):
+    folder.mkdir()
+    for name in (
+        "awk",
+        "cat",
+        "date",
+        "env",
+        "ln",
+        "mkdir",
+        "mv",
+        "ps",
+        "readlink",
+        "rm",
+        "sed",
+        "sh",
+        "sleep",
+        "uname",
+    ):
+        if name != missing:
+            (folder / name).symlink_to(shutil.which(name))
+    return {"PATH": str(folder)}
+
+
+def test_a_small_system_without_ps_ends_jobs_too(house):
+    done = house.submit("t1", [f"sh -c '{line(0)}; sleep 60; {line('late')}'; {line('later')}", line(1)])
+    dash = shutil.which("dash") or "/bin/sh"
+    with house.start(dash, env=path_without(house.folder / "bin", "ps")) as process:
+        wait_for(lambda: "sleep" in names_below(process))
+        process.terminate()
+        process.communicate(timeout=30)
+    assert house.evidence(done).exits[0].signal == signal.SIGTERM
+    assert house.written() == ["0"]
+
+
+def test_no_job_runs_where_the_right_to_start_cannot_be_taken(house):
+    done = house.submit("t1", [line(0), line(1)])
+    with house.start("/bin/sh", env=path_without(house.folder / "bin", "ln")) as process:
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"paraschut: stopped: {done.folder} cannot be written" in out
+    assert house.written() == []
+    assert house.run("sh")[0] == 0
+    assert house.written() == ["0", "1"]
+
+
 def test_deleted_jobs_never_start(house):
     done = house.submit("t1", [line(n) for n in range(4)])
     assert house.executor.delete(done, [1, 3]) == {1, 3}
