@@ -12,6 +12,8 @@ from bench.common import Row, index_of, interleave, make_jobs, milliseconds, quo
 from paraschut.command import job_variables
 
 BATCH = 20260101000000
+#: Where the package is found, should it not be installed.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(psu.__file__)))
 OURS = """
 import paraschut
 paraschut.get_job_info(SetID=True)
@@ -48,7 +50,7 @@ class Claimed:
         """Return the environment of the next one, as an executor makes it."""
         number = next(self.numbers)
         mine = job_variables(self.index, BATCH, number, 1, self.token, number, f"{self.token}.{number}")
-        return {**os.environ, **mine}
+        return {**os.environ, "PYTHONPATH": PACKAGE, **mine}
 
 
 def run(command: list[str], claimed: Claimed) -> float:

@@ -276,11 +276,7 @@ def ask(deed: str, chosen: Sequence[Chosen], *, yes: bool) -> None:
         click.echo(f"  {one.batch_id}  {clean(one.name)}  ({states})", err=True)
     if len(chosen) > _MOST_LISTED:
         click.echo(f"  and {plural(len(chosen) - _MOST_LISTED, 'more batch')}", err=True)
-    taken = sum(len(one.states.get(state, ())) for one in chosen for state in _ACTIVE)
-    if taken:
-        verb = "is" if taken == 1 else "are"
-        click.echo(
-            f"{plural(taken, 'job')} {verb} with an executor now, and will be deleted from it.", err=True
-        )
+    if any(state in one.states for one in chosen for state in _ACTIVE):
+        click.echo("What an executor still has of them will be deleted from it.", err=True)
     if not click.confirm("Go on?", err=True):
         raise ParaschutError("You said no, so nothing was changed.")

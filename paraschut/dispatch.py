@@ -220,8 +220,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             refused.append(error)
             done.left.append(str(error))
     _say_full(done, request, store)
-    if not groups:
-        _keep_agent(store, config)
+    _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done

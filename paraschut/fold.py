@@ -74,12 +74,12 @@ def fold(
 
 def fold_events(store: Store) -> None:
     """Fold what jobs could not write into the index."""
-    files = spool.pending(Paths(store.index))
-    if not files:
+    events = spool.load(spool.pending(Paths(store.index)))
+    if not events:
         return
     with store.writing() as (_, db):
-        done = spool.fold(db, store.index, files, store.trusted)
-    spool.unlink(done)
+        spool.fold(db, store.index, events, store.trusted)
+    spool.unlink(events)
 
 
 def bare(store: Store, token: str) -> Submission:

@@ -51,17 +51,17 @@ class _Desk:
 
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
-        files = spool.pending(self.paths, key) if key is not None else []
+        events = spool.load(spool.pending(self.paths, key)) if key is not None else []
         with engine.speaking(self.index):
             connection = self._open()
             try:
                 with self._line.writing(connection):
                     db = Statements(connection, self._texts)
-                    folded = spool.fold(db, self.index, files, self.trusted) if files else []
+                    spool.fold(db, self.index, events, self.trusted)
                     result = do(db)
             finally:
                 self._done()
-        spool.unlink(folded)
+        spool.unlink(events)
         return result
 
     def _open(self) -> Any:

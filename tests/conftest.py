@@ -9,11 +9,14 @@ import sys
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 import paraschut
 from paraschut import runtime
+from paraschut.command import job_variables
+from paraschut.process import host_name
 from paraschut.store.store import Store
 
 #: Where the package that is tested lies, for processes that we start.
@@ -134,6 +137,53 @@ def jobs_of(batch, number=1, start=0, **fields):
         }
         for index in range(start, start + number)
     ]
+
+
+@pytest.fixture
+def become(index, monkeypatch):
+    """Return a function that makes this process the one that runs an attempt."""
+
+    def be(key, token="t"):
+        for name, value in job_variables(index, *key, token, 0, f"{token}.0").items():
+            monkeypatch.setenv(name, value)
+
+    return be
+
+
+JOB = {"resources": {"mem": "1gb"}, "odd": (1, 2), "array": np.arange(3), "note": "old"}
+
+
+@pytest.fixture
+def in_job(store, make_jobs, become):
+    """We are the first attempt of job 0 of two."""
+    from verbs import add, claim
+
+    add(store, make_jobs(2, **JOB))
+    key = claim(store, "t", host=host_name())[0]
+    become(key)
+    return key
+
+
+@pytest.fixture
+def outside(store, make_jobs):
+    """Two jobs that wait, and we are none of them."""
+    from verbs import add
+
+    add(store, make_jobs(2, **JOB))
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    monkeypatch.setenv("PARASCHUT_LOCK_TIMEOUT", "0.05")
+
+
+@contextmanager
+def held(index, how="IMMEDIATE"):
+    """Somebody else writes, and does not end."""
+    with closing(sqlite3.connect(index, isolation_level=None)) as holder:
+        holder.execute(f"BEGIN {how}")
+        yield
+        holder.execute("ROLLBACK")
 
 
 @pytest.fixture

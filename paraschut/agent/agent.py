@@ -15,22 +15,23 @@ import selectors
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 import traceback
-from collections import deque
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from paraschut.agent import ends, limits
+from paraschut.agent.crew import Crew
 from paraschut.agent.job import Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
 from paraschut.paths import Paths
 from paraschut.process import boot_id, host_name, identity
-from paraschut.store import engine
+from paraschut.store import engine, spool
 from paraschut.store.runtime import Key, Statements, read_statements
 
+_T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
 LINGER = 20.0
 #: Seconds between two looks when nobody wakes it: only a safety net.
@@ -41,8 +42,6 @@ MEMORY_PERIOD = 0.5
 KILL_GRACE = 3.0
 #: Seconds that a new agent waits for the one before it to let go of the lock.
 TAKE_OVER = 10.0
-#: Bytes after which a new file of ends is begun.
-ENDS_SIZE = 1 << 20
 
 
 class Agent:
@@ -67,10 +66,9 @@ class Agent:
         self.capacity = capacity
         self.limits_given = limits_given
         self.lock_timeout = float(os.environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
+        self.trusted = tuple(filter(None, os.environ.get("PARASCHUT_TRUSTED", "").split(":")))
         self.running: dict[str, Running] = {}
-        self.ready: deque[Wrapper] = deque()
-        self.ends: dict[str, int] = {}
-        self.selector = selectors.DefaultSelector()
+        self.crew = Crew(self.folder)
         self._connection: sqlite3.Connection | None = None
         self._line = engine.Line(self.index, self.lock_timeout)
         self._texts = read_statements()
@@ -80,7 +78,9 @@ class Agent:
         self._idle_since = time.monotonic()
         self._look = True
         self._pass_wanted = True
-        self._ends: str | None = None
+        self._ear: str | None = None
+        self._orphans: list[str] = []
+        self._strangers: set[Any] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -93,18 +93,21 @@ class Agent:
         self._be_nobodys_child()
         try:
             self._open_ears()
+            self.crew.inherit()
+            gone = self._read(lambda db: ends.dead(db, self.host))
+            lines = self.crew.new_lines()
             with self._writing() as db:
-                me = identity()
-                db.run("agent_state", **me._asdict(), state="running", now=time.time())
-                self._adopt(db)
-            self._start_launcher()
+                db.run("agent_state", **identity()._asdict(), state="running", now=time.time())
+                self._adopt(db, gone, lines)
             while self._turn():
-                self._sleep()
+                self.crew.sleep(self._pause())
         except Exception:
             self._complain()
             raise
         finally:
             self._close_ears()
+            self.crew.dismiss()
+            self._let_go()
 
     def _take_lock(self) -> int | None:
         lock = os.open(self.paths.agent_lock(self.host), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -153,85 +156,63 @@ class Agent:
         self.wake.setblocking(False)
         folder = engine.local_folder(self.index)
         if folder is not None:
-            path = folder + "/wake"
+            self._ear = folder + "/wake"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            self.wake.bind(path)
-            os.chmod(path, 0o600)
-            self._ear: str | None = path
-        else:
-            self._ear = None
-        self.selector.register(self.wake, selectors.EVENT_READ, None)
+                os.unlink(self._ear)
+            self.wake.bind(self._ear)
+            os.chmod(self._ear, 0o600)
+        self.crew.selector.register(self.wake, selectors.EVENT_READ, None)
 
     def _close_ears(self) -> None:
-        if getattr(self, "_ear", None):
+        if self._ear is not None:
             with contextlib.suppress(OSError):
-                os.unlink(str(self._ear))
-        for wrapper in self.ready:
-            wrapper.dismiss()
-        if self._connection is not None:
-            self._connection.close()
-
-    def _start_launcher(self) -> None:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
-        self._launcher_process = subprocess.Popen(
-            [sys.executable, "-I", "-S", program],
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-        )
-        theirs.close()
-        self.launcher = mine
+                os.unlink(self._ear)
+            self._ear = None
+            self.crew.selector.unregister(self.wake)
+            self.wake.close()
 
     # -- the index ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _writing(self) -> Any:
+    def _writing(self) -> Iterator[Statements]:
+        with self._line.writing(self._open()) as connection:
+            yield Statements(connection, self._texts)
+
+    def _read(self, do: Callable[[Statements], _T]) -> _T:
+        with engine.speaking(self.index):
+            return do(Statements(self._open(), self._texts))
+
+    def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = engine.connect(self.index, self.lock_timeout)
-        with self._line.writing(self._connection):
-            yield Statements(self._connection, self._texts)
+        return self._connection
 
     def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _adopt(self, db: Statements) -> None:
+    def _adopt(self, db: Statements, gone: set[str], lines: list[dict[str, Any]]) -> None:
         """Take over what the last agent left: fold what it had not, and wait for what still runs."""
-        for path in ends.files(self.folder):
-            self.ends[path] = 0
-        gone = ends.dead(db, self.host)
-        self._fold_lines(db)
+        self._fold_lines(db, lines)
         self._judge_dead(db, gone)
         for row in db.rows("running", host=self.host):
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
             wrapper = Wrapper.adopted(row["process"])
-            running = Running(
-                key, f"{row['token']}.{row['task']}", json.loads(row["asked"]), wrapper, row["started"]
+            known_as = f"{row['token']}.{row['task']}"
+            self.running[wrapper.process] = Running(
+                key, known_as, json.loads(row["asked"]), wrapper, row["started"]
             )
-            self.running[wrapper.process] = running
-            self._watch(wrapper)
+            self.crew.watch(wrapper)
 
-    def _watch(self, wrapper: Wrapper) -> None:
-        if wrapper.handle is not None:
-            self.selector.register(wrapper.handle, selectors.EVENT_READ, wrapper)
-
-    def _fold_lines(self, db: Statements) -> bool:
-        some = False
-        for path in list(self.ends):
-            lines, self.ends[path] = ends.read(path, self.ends[path])
-            for folded in ends.fold(db, self.host, lines):
-                some = True
-                self._forget(f"{folded.process}:{self.boot}")
-        return some
+    def _fold_lines(self, db: Statements, lines: list[dict[str, Any]]) -> bool:
+        for folded in ends.fold(db, self.host, lines):
+            self._forget(f"{folded.process}:{self.boot}")
+        return bool(lines)
 
     def _judge_dead(self, db: Statements, gone: set[str]) -> None:
         """Give up the wrappers that were killed; whatever they left behind must not go on unseen."""
-        for cluster_id in ends.fold_dead(db, self.host, gone, time.time(), 0):
-            limits.send(limits.tree(cluster_id), signal.SIGKILL)
+        self._orphans.extend(ends.fold_dead(db, self.host, gone, time.time(), 0))
         for process in gone:
             if process in self.running:
                 self._rescue_logs(self.running[process])
@@ -247,21 +228,9 @@ class Agent:
                 os.rename(os.path.join(self.folder, f"log.{name}.{number}"), path)
 
     def _forget(self, process: str) -> None:
-        """Let go of a job that has ended; its wrapper takes the next one, if it is ours."""
         running = self.running.pop(process, None)
-        if running is None:
-            return
-        wrapper = running.wrapper
-        if wrapper.left or not isinstance(wrapper.handle, socket.socket):
-            self._dismiss(wrapper)
-        else:
-            self.ready.append(wrapper)
-
-    def _dismiss(self, wrapper: Wrapper) -> None:
-        if wrapper.handle is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                self.selector.unregister(wrapper.handle)
-        wrapper.close()
+        if running is not None:
+            self.crew.give_back(running.wrapper)
 
     # -- a turn -------------------------------------------------------------------------------------------------
 
@@ -276,13 +245,19 @@ class Agent:
             if one.wrapper.left and not ends.is_alive(process)
         }
         starts: list[tuple[Running, dict[str, Any]]] = []
+        events = spool.load(spool.pending(self.paths))
+        lines = self.crew.new_lines()
         with self._writing() as db:
-            ended = self._fold_lines(db)
+            # First what jobs could not write themselves: their end means something else after they said complete.
+            spool.fold(db, self.index, events, self.trusted)
+            ended = self._fold_lines(db, lines)
             if gone:
                 self._judge_dead(db, gone & self.running.keys())
             self._heed_cancelled(db)
             waiting = self._take_waiting(db, starts)
-        self._open_gates(starts)
+        for running, spec in starts:
+            running.wrapper.send(spec)
+        spool.unlink(events)
         self._enforce()
         # While enough waits here, a pass could only make the line longer.
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)
@@ -291,7 +266,7 @@ class Agent:
         if self.running or waiting:
             self._idle_since = time.monotonic()
             return True
-        self._clear_ends()
+        self.crew.clear_ends()
         self._let_go()
         return time.monotonic() - self._idle_since < LINGER or not self._may_leave()
 
@@ -322,10 +297,10 @@ class Agent:
         count = limits.fitting(asked, (running.asked for running in self.running.values()), self.capacity)
         now = time.time()
         for row, needs in zip(rows[:count], asked, strict=False):
-            wrapper = self._wrapper()
+            wrapper = self.crew.take()
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
             if not db.changed("attempt_starts", **key._asdict(), now=now, process=wrapper.process):
-                self.ready.appendleft(wrapper)
+                self.crew.give_back(wrapper)
                 continue
             db.run("job_runs", **key._asdict())
             running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
@@ -342,35 +317,10 @@ class Agent:
             self._environments[digest] = json.loads(text)
         return {
             **spec_of(row, running, self._environments[digest], self.paths),
-            "ends": self._ends_file(),
+            "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),
             "agent": [sys.executable, "-m", "paraschut.agent", self.index, json.dumps(self.limits_given)],
         }
-
-    @staticmethod
-    def _open_gates(starts: list[tuple[Running, dict[str, Any]]]) -> None:
-        for running, spec in starts:
-            running.wrapper.send(spec)
-
-    def _wrapper(self) -> Wrapper:
-        while self.ready:
-            wrapper = self.ready.popleft()
-            if not wrapper.left:
-                return wrapper
-        try:
-            wrapper = Wrapper.forked(self.launcher, self._ends_file())
-        except OSError:
-            self._start_launcher()
-            wrapper = Wrapper.forked(self.launcher, self._ends_file())
-        self._watch(wrapper)
-        return wrapper
-
-    def _ends_file(self) -> str:
-        """Return the file for the ends of the jobs that start now."""
-        if self._ends is None or self.ends[self._ends] > ENDS_SIZE:
-            self._ends = os.path.join(self.folder, f"ends.{time.time_ns()}.{os.getpid()}")
-            self.ends[self._ends] = 0
-        return self._ends
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -382,17 +332,27 @@ class Agent:
                 running.reason = "time limit"
         if time.monotonic() >= self._next_memory:
             self._next_memory = time.monotonic() + MEMORY_PERIOD
-            for running in self.running.values():
-                limit = running.asked.get("mem")
-                if running.reason is None and limit and self._memory(running) > limit:
-                    running.reason = "out of memory"
+            self._enforce_memory()
+        for cluster_id in self._orphans:
+            limits.send(limits.tree(cluster_id), signal.SIGKILL)
+        self._orphans.clear()
         for running in list(self.running.values()):
             if running.reason is not None or running.doomed:
                 self._end(running, now)
 
-    @staticmethod
-    def _memory(running: Running) -> int:
-        return limits.memory_of(limits.tree(running.cluster_id, running.wrapper.pid), running.asked["mem"])
+    def _enforce_memory(self) -> None:
+        limited = {
+            one.cluster_id: one for one in self.running.values() if one.asked.get("mem") and not one.reason
+        }
+        if not limited:
+            return
+        roots = {cluster_id: one.wrapper.pid for cluster_id, one in limited.items()}
+        for cluster_id, processes in limits.trees(roots, self._strangers).items():
+            if (
+                limits.memory_of(processes, limited[cluster_id].asked["mem"])
+                > limited[cluster_id].asked["mem"]
+            ):
+                limited[cluster_id].reason = "out of memory"
 
     def _end(self, running: Running, now: float) -> None:
         if running.killed_at is None:
@@ -432,29 +392,19 @@ class Agent:
         # On an index with thousands of open batches a look costs milliseconds: not after every job.
         self._next_pass = time.monotonic() + (0 if due else 10 * (time.monotonic() - before))
 
-    def _clear_ends(self) -> None:
-        """Remove the files of ends: nothing runs, and all that they say is in the index."""
-        for path in self.ends:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        self.ends.clear()
-        self._ends = None
-
     def _may_leave(self) -> bool:
-        with self._writing() as db:
-            if db.row("any_waiting", host=self.host) is not None:
-                return False
-            db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
-        return True
+        """Say goodbye, unless somebody submits at this very moment.
 
-    def _sleep(self) -> None:
-        for chosen, _ in self.selector.select(self._pause()):
-            wrapper = chosen.data
-            if wrapper is None:
-                continue
-            wrapper.listen()
-            if wrapper.hung_up:
-                self.selector.unregister(chosen.fileobj)
+        First the ear is closed: who finds it gone starts the next agent, which waits for the lock. Who was still
+        heard has claimed before, and what it claimed is seen here.
+        """
+        self._close_ears()
+        with self._writing() as db:
+            if db.row("any_waiting", host=self.host) is None:
+                db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
+                return True
+        self._open_ears()
+        return False
 
     def _pause(self) -> float:
         if self._look:

@@ -72,7 +72,9 @@ def wrap(agent: socket.socket, about: dict[str, str]) -> None:
             return  # or the agent leaves and needs no more wrappers
         started = time.time()
         code, number, usage = run(agent, spec, logs)
-        with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job is then missing
+        with contextlib.suppress(
+            OSError
+        ):  # the folder was removed, or the disk is full: the job is then missing
             append(
                 spec["ends"],
                 {
@@ -125,6 +127,8 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
     """Run the job; return exit code, signal and what it used."""
     for log, path in zip(logs, spec["logs"], strict=True):
         log.begin(path)
+    code: int | None
+    number: int | None
     try:
         os.chdir(spec["workdir"])
         if spec["cpus"] and os.sched_getaffinity(0) != set(spec["cpus"]):
@@ -133,7 +137,7 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
     except OSError as error:
         # As a shell does it: 126 for what cannot be run, 127 for what is not there.
         os.write(logs[1].descriptor, f"paraschut: the job could not be started: {error}\n".encode())
-        code, number, usage = 127 if isinstance(error, FileNotFoundError) else 126, None, None
+        code, number, usage = (127 if isinstance(error, FileNotFoundError) else 126), None, None
     else:
         watch(agent, child, spec, logs)
         _, status, usage = os.wait4(child, 0)

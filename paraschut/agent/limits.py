@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -73,15 +73,7 @@ def tree(cluster_id: str, root: int | None = None) -> list[Any]:
     """Return all processes of a job: below its wrapper, in its session, or marked by its environment."""
     import psutil
 
-    found: dict[int, Any] = {}
-    marker = {"PARASCHUT_CLUSTERID": cluster_id}
-    uid = os.getuid()
-    for process in psutil.process_iter():
-        try:
-            if process.uids().real == uid and marker.items() <= process.environ().items():
-                found[process.pid] = process
-        except psutil.Error:
-            continue
+    found = {process.pid: process for process in psutil.process_iter() if _marked(process) == cluster_id}
     if root is not None:
         try:
             below = psutil.Process(root).children(recursive=True)
@@ -90,6 +82,57 @@ def tree(cluster_id: str, root: int | None = None) -> list[Any]:
         found.update({process.pid: process for process in below})
     found.pop(os.getpid(), None)
     return list(found.values())
+
+
+def trees(roots: Mapping[str, int], strangers: set[Any]) -> dict[str, list[Any]]:
+    """Return the processes of several jobs from one look at all processes.
+
+    Parameters
+    ----------
+    roots : Mapping[str, int]
+        The wrapper's pid of each job, by the job's id.
+    strangers : set
+        Processes that were looked at before and belong to no job; kept by the caller from one look to the next.
+    """
+    import psutil
+
+    parents: dict[Any, int] = {}
+    for process in psutil.process_iter():
+        try:
+            parents[process] = process.ppid()
+        except psutil.Error:
+            continue
+    owner = {pid: cluster_id for cluster_id, pid in roots.items()}
+    found: dict[str, list[Any]] = {cluster_id: [] for cluster_id in roots}
+    left = dict(parents)
+    grown = True
+    while grown:  # a level of children at a time
+        children = {process: owner[parent] for process, parent in left.items() if parent in owner}
+        grown = bool(children)
+        for process, cluster_id in children.items():
+            owner[process.pid] = cluster_id
+            found[cluster_id].append(process)
+            del left[process]
+    strangers.intersection_update(left)
+    for process in left.keys() - strangers:
+        cluster_id = _marked(process)
+        if cluster_id in found:
+            found[cluster_id].append(process)
+        else:
+            strangers.add(process)
+    return found
+
+
+def _marked(process: Any) -> str:
+    """Return the id of the job whose environment a process has; it may have left the tree by a double fork."""
+    import psutil
+
+    try:
+        if process.uids().real != os.getuid():
+            return ""
+        return str(process.environ().get("PARASCHUT_CLUSTERID", ""))
+    except psutil.Error:
+        return ""
 
 
 def memory_of(processes: Iterable[Any], limit: int) -> int:

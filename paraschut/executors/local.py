@@ -162,6 +162,7 @@ class LocalJobExecutor(JobExecutor):
             environ["PARASCHUT_CONFIG"] = str(config.source)
         environ["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
         environ["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
+        environ["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
         limits = json.dumps([self.max_workers, self.cpus, self.mem])
         try:
             done = subprocess.run(

@@ -401,7 +401,7 @@ class _Compiler:
             left = self._operand(node.this, text=text)
             right = self._operand(node.expression, text=text or node.key == "dpipe")
             return left.op(_COMBINE[node.key])(right)
-        if node.key == "collate":
+        if node.key == "collate" and node.expression.name == "NOCASE":
             return self._operand(node.this, text=text).op("COLLATE")(sa.literal_column("NOCASE"))
         makers = {"column": self._plain, "neg": self._negative, "case": self._case, "anonymous": self._call}
         if node.key in makers:

@@ -11,7 +11,7 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError
@@ -78,23 +78,36 @@ def describe(job: jobs.Job | None, **what: Any) -> dict[str, Any]:
     }
 
 
-def fold(db: Statements, index: str, files: Iterable[tuple[int, str]], trusted: tuple[str, ...]) -> list[str]:
-    """Fold event files inside the caller's transaction; return those to unlink after its commit."""
-    done = []
+class Event(NamedTuple):
+    """An event file that was read."""
+
+    key: Key
+    number: int
+    path: str
+    what: dict[str, Any]
+
+
+def load(files: Iterable[tuple[int, str]]) -> list[Event]:
+    """Read event files; one that another process folded meanwhile is left out."""
+    events = []
     for number, path in files:
-        batch_id, job_index, n = map(int, os.path.basename(path).split(".")[:3])
-        key = Key(batch_id, job_index, n)
         try:
             with open(path, encoding="utf-8") as file:
                 what = json.load(file)
-        except FileNotFoundError:  # folded by another meanwhile
+        except FileNotFoundError:
             continue
-        attempt = db.row("read_attempt", **key._asdict())
-        if attempt is not None and attempt["folded"] < number:
-            _apply(db, index, key, what, trusted)
-            db.run("attempt_folded", **key._asdict(), folded=number)
-        done.append(path)
-    return done
+        batch_id, job_index, n = map(int, os.path.basename(path).split(".")[:3])
+        events.append(Event(Key(batch_id, job_index, n), number, path, what))
+    return events
+
+
+def fold(db: Statements, index: str, events: Iterable[Event], trusted: tuple[str, ...]) -> None:
+    """Fold events inside the caller's transaction; their files are to be unlinked after its commit."""
+    for event in events:
+        attempt = db.row("read_attempt", **event.key._asdict())
+        if attempt is not None and attempt["folded"] < event.number:
+            _apply(db, index, event.key, event.what, trusted)
+            db.run("attempt_folded", **event.key._asdict(), folded=event.number)
 
 
 def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: tuple[str, ...]) -> None:
@@ -127,10 +140,10 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
         runtime.write_fields(db, row, changed)
 
 
-def unlink(paths: Iterable[str]) -> None:
-    """Remove folded files."""
-    for path in paths:
+def unlink(events: Iterable[Event]) -> None:
+    """Remove the files of folded events."""
+    for event in events:
         try:
-            os.unlink(path)
+            os.unlink(event.path)
         except FileNotFoundError:
             continue

@@ -171,10 +171,10 @@ class World:
                     found.append(process)
         return found
 
-    def python(self, text, *arguments, env=None, **options):
+    def python(self, program, *arguments, env=None, **options):
         """Start Python text as a process of its own, and return it."""
         return subprocess.Popen(
-            [sys.executable, "-c", text, *map(str, arguments)],
+            [sys.executable, "-c", program, *map(str, arguments)],
             cwd=options.pop("cwd", self.home),
             env={**os.environ, **(env or {})},
             **options,

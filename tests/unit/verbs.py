@@ -7,6 +7,8 @@ from contextlib import closing
 
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import identity
+from paraschut.store import views
+from paraschut.store.filters import compile_filter
 from paraschut.store.runtime import Ended, Key, end_attempt, mark_run
 from paraschut.store.store import NewSubmission
 
@@ -29,6 +31,18 @@ def ask(index, sql, *values):
 def states(index):
     """Return the state of each job by (BatchID, JobIndex)."""
     return {(b, j): state for b, j, state in ask(index, 'SELECT "BatchID", "JobIndex", state FROM job')}
+
+
+def read(store, batch, index):
+    """Return one job with all its fields."""
+    with store.reading() as connection:
+        return views.get_job(store, connection, batch, index)
+
+
+def filtered(store, text):
+    """Return the jobs that a Filter finds, by batch."""
+    with store.reading() as connection:
+        return views.matching(connection, compile_filter(text))
 
 
 def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):

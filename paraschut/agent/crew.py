@@ -1,0 +1,136 @@
+"""The wrappers of an agent: forked when needed, reused, watched; and the files that they append ends to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from paraschut.agent import ends
+from paraschut.agent.job import Wrapper
+
+#: Bytes after which a new file of ends is begun.
+ENDS_SIZE = 1 << 20
+
+
+class Crew:
+    """The wrappers of one agent.
+
+    Parameters
+    ----------
+    folder : str
+        The agent's folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.selector = selectors.DefaultSelector()
+        self._ready: deque[Wrapper] = deque()
+        self._offsets: dict[str, int] = {}
+        self._current: str | None = None
+        self._launcher: socket.socket | None = None
+        # Kept, because a Popen that is collected while its process runs complains.
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- wrappers -----------------------------------------------------------------------------------------------
+
+    def take(self) -> Wrapper:
+        """Return a wrapper that waits for a job."""
+        while self._ready:
+            wrapper = self._ready.popleft()
+            if not wrapper.left:
+                return wrapper
+            self._drop(wrapper)
+        try:
+            wrapper = Wrapper.forked(self._ask(), self.ends_file())
+        except OSError:  # the launcher was killed
+            self._launcher = None
+            wrapper = Wrapper.forked(self._ask(), self.ends_file())
+        self.watch(wrapper)
+        return wrapper
+
+    def give_back(self, wrapper: Wrapper) -> None:
+        """Take back a wrapper whose job has ended, for the next one; one of an earlier agent goes by itself."""
+        if wrapper.left or not isinstance(wrapper.handle, socket.socket):
+            self._drop(wrapper)
+        else:
+            self._ready.append(wrapper)
+
+    def watch(self, wrapper: Wrapper) -> None:
+        """Notice when a wrapper says something, or ends."""
+        if wrapper.handle is not None:
+            self.selector.register(wrapper.handle, selectors.EVENT_READ, wrapper)
+
+    def _drop(self, wrapper: Wrapper) -> None:
+        if wrapper.handle is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self.selector.unregister(wrapper.handle)
+        wrapper.close()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until there is something to hear, or so long."""
+        for chosen, _ in self.selector.select(seconds):
+            wrapper = chosen.data
+            if wrapper is None:
+                continue
+            wrapper.listen()
+            if wrapper.hung_up:
+                self.selector.unregister(chosen.fileobj)
+
+    def dismiss(self) -> None:
+        """Let all go that have no job."""
+        for wrapper in self._ready:
+            wrapper.dismiss()
+        self._ready.clear()
+        if self._launcher is not None:
+            self._launcher.close()
+
+    def _ask(self) -> socket.socket:
+        if self._launcher is None:
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", program],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                )
+            self._launcher = mine
+        return self._launcher
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def inherit(self) -> None:
+        """Read the files of ends that earlier agents left, from their beginning."""
+        self._offsets = dict.fromkeys(ends.files(self.folder), 0)
+
+    def ends_file(self) -> str:
+        """Return the file for the ends of the jobs that start now."""
+        if self._current is None or self._offsets[self._current] > ENDS_SIZE:
+            self._current = os.path.join(self.folder, f"ends.{time.time_ns()}.{os.getpid()}")
+            self._offsets[self._current] = 0
+        return self._current
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """Return what was appended since the last time."""
+        lines: list[dict[str, Any]] = []
+        for path in self._offsets:
+            more, self._offsets[path] = ends.read(path, self._offsets[path])
+            lines.extend(more)
+        return lines
+
+    def clear_ends(self) -> None:
+        """Remove the files of ends: nothing runs, and all that they say is in the index."""
+        for path in self._offsets:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        self._offsets.clear()
+        self._current = None
