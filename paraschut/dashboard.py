@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal, overload
 
 from paraschut import fold as folding
 from paraschut import job as jobs
@@ -27,6 +27,33 @@ from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, span
 _REPORT_LINES = 10
 
 
+@overload
+def get_queue(
+    Verbose: Literal[True] = True,
+    ResetMissing: bool = ...,
+    ReportMissing: bool = ...,
+    Display: Collection[str] | None = ...,
+    Filter: str = ...,
+    Executor: JobExecutor | str | None = ...,
+) -> None: ...
+@overload
+def get_queue(
+    Verbose: Literal[False],
+    ResetMissing: bool = ...,
+    ReportMissing: bool = ...,
+    Display: Collection[str] | None = ...,
+    Filter: str = ...,
+    Executor: JobExecutor | str | None = ...,
+) -> dict[int, list[jobs.Job]]: ...
+@overload
+def get_queue(
+    Verbose: bool,
+    ResetMissing: bool = ...,
+    ReportMissing: bool = ...,
+    Display: Collection[str] | None = ...,
+    Filter: str = ...,
+    Executor: JobExecutor | str | None = ...,
+) -> dict[int, list[jobs.Job]] | None: ...
 def get_queue(
     Verbose: bool = True,
     ResetMissing: bool = False,
@@ -139,10 +166,14 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
     for batch_id, group in groupby(islands, key=itemgetter(0)):
         info = known[batch_id]
         lit = by_batch.get(batch_id, [])
-        states = tuple(_state_row(state, of_state, lit) for state, of_state in groupby(group, key=itemgetter(1)))
+        states = tuple(
+            _state_row(state, of_state, lit) for state, of_state in groupby(group, key=itemgetter(1))
+        )
         name, kind = info.name or "", info.data_type or ""
         rows.append(
-            BatchRow(batch_id, name, kind, states, tuple(gone.get(batch_id, ())), tuple(told.get(batch_id, ())))
+            BatchRow(
+                batch_id, name, kind, states, tuple(gone.get(batch_id, ())), tuple(told.get(batch_id, ()))
+            )
         )
     every = [row for batch in rows for row in batch.states]
     finished = sum(row.count for row in every if row.state in {"complete", "collected"})
@@ -166,7 +197,9 @@ def _reset_missing(store: Store, condition: Any) -> None:
     wanted: dict[int, list[int]] = {}
     for batch_id, job_index, _, _ in missing:
         wanted.setdefault(batch_id, []).append(job_index)
-    store.change(wanted, {"state": "init"}, {}, who=identity(), now=time.time(), why="reset missing")
+    store.change(
+        wanted, {"state": "init"}, {}, who=identity(), now=time.time(), why="reset missing", missing=True
+    )
 
 
 def _report(store: Store, batch_id: int, one: MissingRow) -> None:

@@ -220,7 +220,8 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             refused.append(error)
             done.left.append(str(error))
     _say_full(done, request, store)
-    _keep_agent(store, config)
+    if not request.by_itself:
+        _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done

@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import time
 
-from paraschut.agent import ends
+from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
 from paraschut.executors.base import Evidence, Exit, JobExecutor, Submission, executor_of
@@ -181,7 +182,10 @@ def _fold_local(store: Store) -> None:
         lines = [line for path in ends.files(paths.agent(host)) for line in ends.read(path, 0)[0]]
         with store.writing() as (_, db):
             ends.fold(db, host, lines)
-            ends.fold_dead(db, host, gone, time.time(), 0)
+            orphans = ends.fold_dead(db, host, gone, time.time(), 0)
+        for cluster_id in orphans:
+            # As the agent does: what a dead wrapper left must not run next to the next attempt.
+            limits.send(limits.tree(cluster_id), signal.SIGKILL)
     finally:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_UN)

@@ -21,7 +21,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
-    Agent(index, capacity_of(*limits), limits).serve()
+    Agent(index, capacity_of(*limits[:3]), limits).serve()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Agent:
     capacity : Capacity
         What its jobs may use.
     limits_given : list[int]
-        The same as it was given, for the agent after this one.
+        The same as it was given, for the agent after this one, and whether a person said so.
     """
 
     def __init__(self, index: str, capacity: Capacity, limits_given: list[int]) -> None:
@@ -68,7 +68,8 @@ class Agent:
         self.lock_timeout = float(os.environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
         self.trusted = tuple(filter(None, os.environ.get("PARASCHUT_TRUSTED", "").split(":")))
         self.running: dict[str, Running] = {}
-        self.crew = Crew(self.folder)
+        self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
+        self._done = False
         self._connection: sqlite3.Connection | None = None
         self._line = engine.Line(self.index, self.lock_timeout)
         self._texts = read_statements()
@@ -92,8 +93,8 @@ class Agent:
             return
         self._be_nobodys_child()
         try:
+            self.crew.start()
             self._open_ears()
-            self.crew.inherit()
             gone = self._read(lambda db: ends.dead(db, self.host))
             lines = self.crew.new_lines()
             with self._writing() as db:
@@ -101,12 +102,13 @@ class Agent:
                 self._adopt(db, gone, lines)
             while self._turn():
                 self.crew.sleep(self._pause())
+            self._done = True
         except Exception:
             self._complain()
             raise
         finally:
             self._close_ears()
-            self.crew.dismiss()
+            self.crew.dismiss(for_good=self._done)
             self._let_go()
 
     def _take_lock(self) -> int | None:
@@ -229,8 +231,12 @@ class Agent:
 
     def _forget(self, process: str) -> None:
         running = self.running.pop(process, None)
-        if running is not None:
-            self.crew.give_back(running.wrapper)
+        if running is None:
+            return
+        if running.killed_at is not None:
+            # The job itself heeded the request to end; what it had started may not have.
+            self._orphans.append(running.cluster_id)
+        self.crew.give_back(running.wrapper)
 
     # -- a turn -------------------------------------------------------------------------------------------------
 
@@ -276,8 +282,11 @@ class Agent:
                 message = self.wake.recv(4096)
                 self._look = True
                 with contextlib.suppress(ValueError, TypeError):
-                    self.limits_given = json.loads(message)
-                    self.capacity = limits.capacity_of(*self.limits_given)
+                    told = json.loads(message)
+                    # What a person asked for is not undone by passes that go on by themselves.
+                    if told[3] or not self.limits_given[3]:
+                        self.limits_given = told
+                        self.capacity = limits.capacity_of(*told[:3])
 
     def _heed_cancelled(self, db: Statements) -> None:
         asked = {
@@ -319,8 +328,12 @@ class Agent:
             **spec_of(row, running, self._environments[digest], self.paths),
             "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),
-            "agent": [sys.executable, "-m", "paraschut.agent", self.index, json.dumps(self.limits_given)],
+            "agent": self._command(),
         }
+
+    def _command(self) -> list[str]:
+        """Return what starts the agent after this one."""
+        return [sys.executable, "-P", "-m", "paraschut.agent", self.index, json.dumps(self.limits_given)]
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -381,16 +394,18 @@ class Agent:
 
         with self._writing() as db:
             due = pass_is_due(db, int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")), idle=not waiting)
+        made = 0
         if due:
             from paraschut.dispatch import go_on
 
             try:
-                go_on(self.index)
+                made = go_on(self.index).count
             except ParaschutError:
                 self._complain()
-            self._look = True
+            # What a pass leaves alone is no reason for the next one.
+            self._look = made > 0
         # On an index with thousands of open batches a look costs milliseconds: not after every job.
-        self._next_pass = time.monotonic() + (0 if due else 10 * (time.monotonic() - before))
+        self._next_pass = time.monotonic() + (0 if made else 10 * (time.monotonic() - before))
 
     def _may_leave(self) -> bool:
         """Say goodbye, unless somebody submits at this very moment.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from paraschut.agent import ends
@@ -26,10 +27,13 @@ class Crew:
     ----------
     folder : str
         The agent's folder.
+    next_agent : Callable[[], list[str]]
+        Gives what the launcher is told: the agent's lock, and the command for the agent after this one.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, next_agent: Callable[[], list[str]]) -> None:
         self.folder = folder
+        self._next_agent = next_agent
         self.selector = selectors.DefaultSelector()
         self._ready: deque[Wrapper] = deque()
         self._offsets: dict[str, int] = {}
@@ -83,12 +87,19 @@ class Crew:
             if wrapper.hung_up:
                 self.selector.unregister(chosen.fileobj)
 
-    def dismiss(self) -> None:
-        """Let all go that have no job."""
+    def start(self) -> None:
+        """Start the launcher: it is who starts the next agent if this one is killed."""
+        self._ask()
+
+    def dismiss(self, *, for_good: bool) -> None:
+        """Let all go that have no job; ``for_good`` if no other agent has to follow."""
         for wrapper in self._ready:
             wrapper.dismiss()
         self._ready.clear()
         if self._launcher is not None:
+            if for_good:
+                with contextlib.suppress(OSError):
+                    self._launcher.send(b"nothing left")
             self._launcher.close()
 
     def _ask(self) -> socket.socket:
@@ -97,7 +108,7 @@ class Crew:
             program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", program],
+                    [sys.executable, "-I", "-S", program, *self._next_agent()],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -108,10 +119,6 @@ class Crew:
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
-    def inherit(self) -> None:
-        """Read the files of ends that earlier agents left, from their beginning."""
-        self._offsets = dict.fromkeys(ends.files(self.folder), 0)
-
     def ends_file(self) -> str:
         """Return the file for the ends of the jobs that start now."""
         if self._current is None or self._offsets[self._current] > ENDS_SIZE:
@@ -120,10 +127,11 @@ class Crew:
         return self._current
 
     def new_lines(self) -> list[dict[str, Any]]:
-        """Return what was appended since the last time."""
+        """Return what was appended since the last time, also to the files of earlier agents."""
         lines: list[dict[str, Any]] = []
-        for path in self._offsets:
-            more, self._offsets[path] = ends.read(path, self._offsets[path])
+        # A wrapper makes its file with its first line, so there may be new ones of those that were adopted.
+        for path in {**self._offsets, **dict.fromkeys(ends.files(self.folder))}:
+            more, self._offsets[path] = ends.read(path, self._offsets.get(path, 0))
             lines.extend(more)
         return lines
 

@@ -36,11 +36,19 @@ def main() -> None:
     # Wrappers are not waited for: the agent learns of their end from their sockets.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     agent = socket.socket(fileno=0)
+    lock, *command = sys.argv[1:]
     while True:
-        message, descriptors, _, _ = socket.recv_fds(agent, 65536, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(agent, 65536, 1)
+        except OSError:
+            message = b""
         if not message:
+            start_next(lock, command)
+            return
+        if not descriptors:  # the agent leaves, because there is nothing left to do
             return
         (descriptor,) = descriptors
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - recvmsg(2) gives what jobs would inherit
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -54,7 +62,8 @@ def main() -> None:
             finally:
                 os._exit(status)
         os.close(descriptor)
-        agent.send(str(pid).encode())
+        with contextlib.suppress(OSError):  # it was killed meanwhile, which is noticed above
+            agent.send(str(pid).encode())
 
 
 def wrap(agent: socket.socket, about: dict[str, str]) -> None:
@@ -290,6 +299,16 @@ def lock_is_free(path: str) -> bool:
     return True
 
 
+def start_next(lock: str, command: list[str]) -> None:
+    """Start the agent after one that was killed."""
+    # What it had open is closed one by one: its socket may be gone some time before its lock is free.
+    for _ in range(200):
+        if lock_is_free(lock):
+            start_agent(command)
+            return
+        time.sleep(0.01)
+
+
 def start_agent(command: list[str]) -> None:
     """Start the next agent; if another does so too, one of them finds the lock taken and leaves."""
     with contextlib.suppress(OSError):
@@ -299,6 +318,7 @@ def start_agent(command: list[str]) -> None:
             dict(os.environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)],
             setsid=True,
+            setsigdef=(signal.SIGINT, signal.SIGCHLD),
         )
         os.waitpid(pid, 0)  # it detaches itself and returns
 

@@ -8,11 +8,17 @@ One batch, three priority groups. Each group is submitted by the last job of the
 
 The three scripts (``train.py``, ``rank.py``, ``refit.py``) are what a user would write; ``sweep.py`` is the
 science and ``figures.py`` what it leaves on disk. Importing this package loads none of the heavy libraries.
+
+The batch goes into the index that is configured here, so ``get_queue`` shows it next to yours, and its table and
+figures into the ``data`` folder of the batch: ``<job_dir>/<BatchID>/data``. Your own batches may wait in the same
+index. So the demo submits nothing but itself: its jobs end with ``submit_one_batch`` where yours, if all that is
+prepared may start, would say ``set_complete(Submit=True)``. ``remove_batch`` takes all of it away again.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 import time
@@ -27,7 +33,7 @@ from paraschut.errors import ParaschutError
 __all__ = ["DemoResult", "format_ranking", "prepare", "run"]
 
 _NEEDS = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
-_RESOURCES = {"cpus": 1, "mem": "1gb", "walltime": "00:10:00"}
+_RESOURCES = {"cpus": 1, "mem": "600mb", "walltime": "00:10:00"}
 # Numerical libraries start a thread for every core that they see, whatever the job has asked for.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _PRIORITIES = {"train": 1, "rank": 0.5, "refit": 0.25}
@@ -71,7 +77,7 @@ def prepare(models: int | None = None) -> int:
     _check_libraries()
     grid = parameter_grid(models)
     template = psu.get_job_template(SetID=True)
-    steps = [("train", fields) for fields in grid] + [("rank", {}), ("refit", {})]
+    steps = [*(("train", fields) for fields in grid), ("rank", {}), ("refit", {"ranked_by": len(grid)})]
     jobs = [_job(template, index, step, fields) for index, (step, fields) in enumerate(steps)]
     ranking = next(job for job in jobs if job["step"] == "rank")
     psu.generate_data(ranking, grid)
@@ -101,7 +107,7 @@ def run(
     Raises
     ------
     ParaschutError
-        If a job failed, with its reason, or the time is over; what still runs goes on.
+        If nothing could be submitted, a job failed, or the time is over: with the reason. What runs goes on.
 
     Examples
     --------
@@ -110,13 +116,17 @@ def run(
     """
     batch_id = prepare(models)
     only = f"BatchID == {batch_id}"
-    # The index may hold other prepared batches, and starting those is their owner's decision.
-    psu.submit_jobs(Filter=only, Verbose=False)
+    submitted = psu.submit_one_batch(batch_id, Verbose=False)
     deadline = time.monotonic() + timeout
     shown = ""
     while True:
-        jobs = psu.get_queue(Filter=only, Verbose=False).get(batch_id, [])
+        jobs = (psu.get_queue(Filter=only, Verbose=False) or {}).get(batch_id, [])
         _check_jobs(batch_id, jobs)
+        if not submitted.count and all(job["state"] == "init" for job in jobs):
+            raise ParaschutError(
+                f"The demo, batch {batch_id}, could not be started: {str(submitted).rstrip('.')}. It waits in the index: "
+                f"submit_one_batch({batch_id}) tries again, remove_batch({batch_id}) takes it away."
+            )
         reached = _milestone(jobs)
         if show and reached != shown:
             show(Filter=only)
@@ -124,14 +134,16 @@ def run(
         if reached == "done":
             return _result(batch_id, jobs)
         if time.monotonic() > deadline:
-            left = ", ".join(
-                f"{job['JobIndex']} ({job['state']})" for job in jobs if job["state"] not in _DONE
-            )
-            raise ParaschutError(
-                f"The demo, batch {batch_id}, was not complete after {timeout:g} s; still open are jobs {left}. "
-                f"They go on without us: look at them with get_queue(Filter='{only}'), or allow more time."
-            )
+            raise ParaschutError(_too_late(batch_id, jobs, timeout))
         time.sleep(_POLL)
+
+
+def _too_late(batch_id: int, jobs: Iterable[Mapping[str, Any]], timeout: float) -> str:
+    left = ", ".join(f"{job['JobIndex']} ({job['state']})" for job in jobs if job["state"] not in _DONE)
+    return (
+        f"The demo, batch {batch_id}, was not complete after {timeout:g} s; still open are jobs {left}. They go on "
+        f"without us: look at them with get_queue(Filter='BatchID == {batch_id}'), or allow more time."
+    )
 
 
 def _check_libraries() -> None:
@@ -153,13 +165,22 @@ def _job(template: Mapping[str, Any], index: int, step: str, fields: Mapping[str
         "priority": _PRIORITIES[step],
         "name": ["digits", "model_selection"],
         "data_type": "image",
-        "script": f"{python} -m paraschut.demo.{step}",
+        # -P: what lies in the current folder must not be taken for a module.
+        "script": f"{python} -P -m paraschut.demo.{step}",
         "resources": dict(_RESOURCES),
-        "vars": {**(template.get("vars") or {}), **_ONE_THREAD},
+        "vars": {**(template.get("vars") or {}), **_ONE_THREAD, **_where_we_are()},
         "step": step,
         **fields,
     }
     return psu.generate_script(job)
+
+
+def _where_we_are() -> dict[str, str]:
+    """Return what a job needs to find this package if it is a copy that was not installed."""
+    home = Path(psu.__file__).resolve().parents[1]
+    if home.name in {"site-packages", "dist-packages"}:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(home), os.environ.get("PYTHONPATH"))))}
 
 
 def _check_jobs(batch_id: int, jobs: Iterable[Mapping[str, Any]]) -> None:

@@ -13,7 +13,8 @@ def main() -> None:
     """Write the table and the figure, mark the training jobs ``collected``, and keep the best parameters."""
     job = psu.get_job_info(SetID=True)
     batch_id = job["BatchID"]
-    trained = psu.get_queue(Filter=f'BatchID == {batch_id} AND step == "train"', Verbose=False)[batch_id]
+    found = psu.get_queue(Filter=f'BatchID == {batch_id} AND step == "train"', Verbose=False) or {}
+    trained = found.get(batch_id, [])
     expected = len(psu.load_data(job))
     if len(trained) != expected:
         raise JobError(
@@ -33,7 +34,8 @@ def main() -> None:
     psu.set_job_field(batch_id, collected, Fields={"state": "collected"}, Unless={})
     job["ranking"] = rows
     job["best"] = {key: rows[0][key] for key in ("model", "params")}
-    psu.set_complete(JobInfo=job, Submit=True)
+    psu.set_complete(JobInfo=job)
+    psu.submit_one_batch(batch_id, Verbose=False)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from paraschut.demo import figures, sweep
 def main() -> None:
     """Read the best parameters from the ranking job, and keep the accuracy and the confusion matrix."""
     job = psu.get_job_info(SetID=True)
-    batch_id = job["BatchID"]
-    [ranked] = psu.get_queue(Filter=f'BatchID == {batch_id} AND step == "rank"', Verbose=False)[batch_id]
+    ranked = psu.get_job_info(job["BatchID"], job["ranked_by"])
     best = ranked["best"]
     job["tested"] = sweep.test_best(best["model"], best["params"], sweep.load())
     job["accuracy"] = job["tested"]["accuracy"]
@@ -20,7 +19,7 @@ def main() -> None:
     job["figure"] = str(Path(ranked["table"]).with_name("confusion.png"))
     title = sweep.label(best["model"], best["params"])
     figures.save_figure(figures.confusion_figure(job["tested"], title), Path(job["figure"]))
-    psu.set_complete(JobInfo=job, Submit=True)
+    psu.set_complete(JobInfo=job)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ def main() -> None:
     job = psu.get_job_info(SetID=True)
     digits = sweep.load()
     job["score"] = sweep.evaluate(job["model"], job["params"], digits.x_train, digits.y_train)
-    psu.set_complete(JobInfo=job, Submit=True)
+    psu.set_complete(JobInfo=job)
+    psu.submit_one_batch(job["BatchID"], Verbose=False)
 
 
 if __name__ == "__main__":

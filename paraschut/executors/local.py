@@ -63,11 +63,15 @@ class LocalJobExecutor(JobExecutor):
                     f"{key} is {value!r}; it must be a whole number, and 0 means all there is."
                 )
         self.max_workers, self.cpus, self.mem = max_workers, cpus, mem
+        #: Whether a person said so, or the configuration: the first is not undone by the second.
+        self._asked_for = True
 
     @classmethod
     def configured(cls, config: Config) -> Self:
         """Return one with the limits of the configuration."""
-        return cls(config.max_workers, config.cpus, config.mem)
+        made = cls(config.max_workers, config.cpus, config.mem)
+        made._asked_for = False
+        return made
 
     def __repr__(self) -> str:
         given = {"max_workers": self.max_workers, "cpus": self.cpus, "mem": self.mem}
@@ -136,6 +140,9 @@ class LocalJobExecutor(JobExecutor):
         if not self._tell(index):
             self.start_agent(index)
 
+    def _limits(self) -> str:
+        return json.dumps([self.max_workers, self.cpus, self.mem, self._asked_for])
+
     def _tell(self, index: str) -> bool:
         from paraschut.store.engine import local_folder
 
@@ -145,7 +152,7 @@ class LocalJobExecutor(JobExecutor):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
             wake.setblocking(False)
             try:
-                wake.sendto(json.dumps([self.max_workers, self.cpus, self.mem]).encode(), folder + "/wake")
+                wake.sendto(self._limits().encode(), folder + "/wake")
             except BlockingIOError:
                 return True  # so many others have woken it that it cannot miss it
             except OSError:
@@ -163,10 +170,9 @@ class LocalJobExecutor(JobExecutor):
         environ["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
         environ["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
         environ["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
-        limits = json.dumps([self.max_workers, self.cpus, self.mem])
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "paraschut.agent", index, limits],
+                [sys.executable, "-P", "-m", "paraschut.agent", index, self._limits()],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -455,6 +455,7 @@ class Store:
         now: float,
         why: str,
         only: Sequence[str] | None = None,
+        missing: bool = False,
     ) -> tuple[int, list[Running]]:
         """Set fields of jobs; where that takes a job from its executor, return its attempt to be deleted.
 
@@ -466,6 +467,8 @@ class Store:
             Jobs that have one of these values are left alone.
         only : Sequence[str] | None
             Only jobs in these states.
+        missing : bool
+            Only jobs that are missing now: another process may have submitted them again already.
         """
         taken: list[Running] = []
         count = 0
@@ -474,7 +477,9 @@ class Store:
                 chosen = [
                     row
                     for row in rows.rows_of(connection, batch_id, indices)
-                    if (only is None or row["state"] in only) and not rows.excepted(row, unless)
+                    if (only is None or row["state"] in only)
+                    and (not missing or row["failure"] is not None)
+                    and not rows.excepted(row, unless)
                 ]
                 for row in chosen:
                     if "state" in fields:

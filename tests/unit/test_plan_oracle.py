@@ -1,0 +1,199 @@
+"""What the store and the plan choose together, against a slow and obvious reading of the rules."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from verbs import add, claim
+
+from paraschut.errors import JobError
+from paraschut.store.filters import compile_filter
+from paraschut.store.runtime import Key, end_attempt
+from paraschut.store.store import Store
+
+FINISHED = {"complete", "collected"}
+ACTIVE = {"submit", "run", "spawn"}
+
+
+class Filter(NamedTuple):
+    text: str
+    fits: object
+
+
+FILTERS = [
+    Filter("", lambda job: True),
+    Filter('kind == "a"', lambda job: job["kind"] == "a"),
+    Filter("size > 2 AND priority >= 1", lambda job: job["size"] > 2 and job["priority"] >= 1),
+    Filter('name LIKE "story/1%" OR JobIndex == 0', lambda job: job["size"] == 1 or job["JobIndex"] == 0),
+    Filter("NOT (BatchID == 1)", lambda job: job["BatchID"] != 1),
+    Filter('state == "run"', lambda job: False),
+]
+
+
+def oracle(jobs, max_jobs, min_prior, only, fits, refused):
+    """Say of each job, on its own, whether it may go; then let them go in order until there is no room."""
+
+    def unfinished(job):
+        return job["state"] not in FINISHED
+
+    def may_go(job):
+        return (
+            job["state"] == "init"
+            and not job["ending"]
+            and job["priority"] >= min_prior
+            and (only is None or job["BatchID"] in only)
+            # Its group is open: all above it in its batch is done.
+            and not any(
+                unfinished(other)
+                and other["BatchID"] == job["BatchID"]
+                and other["priority"] > job["priority"]
+                for other in jobs
+            )
+            # Nothing above 100 anywhere is undone and higher.
+            and not any(
+                unfinished(other) and other["priority"] > 100 and other["priority"] > job["priority"]
+                for other in jobs
+            )
+            and fits(job)
+            and not refused(job)
+        )
+
+    room = max_jobs - sum(job["state"] in ACTIVE and job["failure"] is None for job in jobs)
+    order = sorted(jobs, key=lambda job: (-job["priority"], job["BatchID"], job["JobIndex"]))
+    return [job for job in order if may_go(job)][: max(0, room)]
+
+
+priorities = st.sampled_from([0.5, 1, 2, 1.5, 100, 100.5, 101, 150, 150.5, -1, 0])
+states = st.sampled_from(
+    ["init"] * 6 + ["held", "complete", "complete", "collected", "submit", "run", "spawn", "mine"]
+)
+
+
+@st.composite
+def pipelines(draw):
+    """Some batches of a few priority groups, with jobs in any state."""
+    jobs = []
+    for batch in range(1, 1 + draw(st.integers(1, 4))):
+        groups = draw(st.lists(priorities, min_size=1, max_size=3))
+        for index in range(draw(st.integers(1, 6))):
+            state = draw(states)
+            jobs.append(
+                {
+                    "BatchID": batch,
+                    "JobIndex": index,
+                    "priority": draw(st.sampled_from(groups)),
+                    "name": ["story", str(index)],
+                    "data_type": "",
+                    "state": state,
+                    "size": index,
+                    "kind": draw(st.sampled_from("ab")),
+                    "failure": draw(st.sampled_from([None, None, "vanished"])) if state in ACTIVE else None,
+                    "ending": draw(st.booleans()) and draw(st.booleans()) if state == "init" else False,
+                }
+            )
+    return jobs
+
+
+def put(store, jobs):
+    """Bring an index into the very state that the jobs describe."""
+    columns = {"failure", "ending"}
+    add(
+        store,
+        [
+            {key: value for key, value in job.items() if key not in columns} | {"state": "init"}
+            for job in jobs
+        ],
+    )
+    with closing(sqlite3.connect(store.index, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            'UPDATE job SET state = ?, failure = ?, ending = ?, attempt = ? WHERE "BatchID" = ? AND "JobIndex" = ?',
+            [
+                (
+                    job["state"],
+                    job["failure"],
+                    1 if job["ending"] else None,
+                    1,
+                    job["BatchID"],
+                    job["JobIndex"],
+                )
+                for job in jobs
+            ],
+        )
+        connection.execute("COMMIT")
+
+
+def finish(store, keys, now):
+    """Let attempts end well."""
+    from paraschut.store.runtime import Ended
+
+    with store.writing() as (_, db):
+        for key in keys:
+            end_attempt(db, key, Ended(now, now, 0, None), None, complete=True)
+
+
+@settings(max_examples=150)
+@given(pipelines(), st.data())
+def test_pass_after_pass_takes_what_the_rules_say(tmp_path_factory, jobs, data):
+    refusing = data.draw(st.sampled_from([lambda job: False, lambda job: job["size"] % 3 == 1]))
+
+    def vet(job):
+        if refusing(job):
+            raise JobError("no.")
+        return {}
+
+    with Store(tmp_path_factory.mktemp("oracle") / "index.db", create=True) as store:
+        put(store, jobs)
+        by_key = {(job["BatchID"], job["JobIndex"]): job for job in jobs}
+        for number in range(data.draw(st.integers(1, 4))):
+            max_jobs = data.draw(st.integers(0, 12), label="MaxJobs")
+            min_prior = data.draw(st.sampled_from([-5, 0, 0, 1, 100.5, 150]), label="MinPrior")
+            only = data.draw(st.none() | st.sets(st.integers(1, 4)), label="only these batches")
+            chosen = data.draw(st.sampled_from(FILTERS), label="Filter")
+            expected = oracle(jobs, max_jobs, min_prior, only, chosen.fits, refusing)
+            keys = claim(
+                store,
+                f"t{number}",
+                max_jobs=max_jobs,
+                min_prior=min_prior,
+                only=only,
+                condition=compile_filter(chosen.text) if chosen.text else None,
+                vet=vet,
+            )
+            assert keys == [Key(job["BatchID"], job["JobIndex"], 2) for job in expected]
+            for job in expected:
+                job["state"] = "submit"
+            done = data.draw(st.lists(st.sampled_from(keys), unique=True), label="done") if keys else []
+            finish(store, done, 10.0 + number)
+            for key in done:
+                by_key[key.batch_id, key.job_index]["state"] = "complete"
+
+
+@settings(max_examples=40)
+@given(pipelines())
+def test_passes_without_limits_bring_every_pipeline_to_its_end_in_the_order_of_its_groups(
+    tmp_path_factory, jobs
+):
+    for job in jobs:
+        job.update(state="init", failure=None, ending=False)
+    with Store(tmp_path_factory.mktemp("oracle") / "index.db", create=True) as store:
+        put(store, jobs)
+        priority = {(job["BatchID"], job["JobIndex"]): job["priority"] for job in jobs}
+        done = []
+        for number in range(len(jobs) + 1):
+            keys = claim(store, f"t{number}", min_prior=-5)
+            if not keys:
+                break
+            finish(store, keys, 1.0)
+            done.extend(keys)
+    assert len(done) == len(jobs)
+    for batch in {job["BatchID"] for job in jobs}:
+        order = [priority[key[:2]] for key in done if key.batch_id == batch]
+        assert order == sorted(order, reverse=True)
+    above = [priority[key[:2]] for key in done if priority[key[:2]] > 100]
+    assert above == sorted(above, reverse=True)
+    assert all(priority[key[:2]] > 100 for key in done[: len(above)])
