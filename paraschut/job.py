@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paraschut.errors import JobError
+from paraschut.values import identical, plain, shadow
 
 #: States that the package itself gives a meaning; any other word is the user's and never eligible.
 STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
@@ -50,9 +51,6 @@ class _Removed:
 
 
 REMOVED = _Removed()
-
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-_LONG_SHADOW = 100
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
@@ -122,9 +120,15 @@ def joined_name(name: object) -> str:
     >>> joined_name(["human", "genome_map"])
     'human/genome_map'
     """
-    return (
+    joined = (
         name if isinstance(name, str) else "/".join(map(str, name)) if isinstance(name, (list, tuple)) else ""
     )
+    return writable(joined)
+
+
+def writable(text: str) -> str:
+    """Return a text that a column can hold: half characters, as of file names that are not UTF-8, are spelt out."""
+    return text if text.isascii() or _encodable(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def check(job: Mapping[str, Any]) -> None:
@@ -207,18 +211,6 @@ def _check_vars(job: Mapping[str, Any]) -> None:
             )
 
 
-def plain(value: object) -> bool:
-    """Return whether JSON gives this value back exactly as it is, types included."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return kind is not float or math.isfinite(value)  # type: ignore[arg-type]
-    if kind is list:
-        return all(map(plain, value))  # type: ignore[call-overload]
-    if kind is dict:
-        return all(type(key) is str for key in value) and all(map(plain, value.values()))  # type: ignore[attr-defined]
-    return False
-
-
 def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
     """Return a job's own fields as they are kept: JSON text, and what JSON cannot hold.
 
@@ -238,12 +230,27 @@ def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
                     shadows = dict(fields)
                 odd[field] = _pickled(field, value)
                 shadows[field] = shadow(value)
-        text = _encode(fields if shadows is None else shadows)
+        kept = fields if shadows is None else shadows
+        text = _encode(kept)
     except RecursionError:
         raise JobError("A field of the job contains itself, or is nested too deeply to be kept.") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise JobError(f"The field {_culprit(fields)!r} cannot be kept: {error}.") from error
     if not text.isascii() and not _encodable(text):
-        text = json.dumps(fields if shadows is None else shadows, allow_nan=False)
+        text = json.dumps(kept, allow_nan=False)
+        for field, value in json.loads(text).items():
+            if value != kept[field]:  # two halves of a character that JSON would join
+                odd[field] = _pickled(field, fields[field])
     return text, pickle.dumps(odd, protocol=5) if odd else None
+
+
+def _culprit(fields: Mapping[str, Any]) -> str:
+    for field, value in fields.items():
+        try:
+            _encode(shadow(value))
+        except ValueError:
+            return field
+    return ""
 
 
 def _encodable(text: str) -> bool:
@@ -265,31 +272,6 @@ def _pickled(field: str, value: object) -> bytes:
             f"the value again (a path, the arguments) instead of the value."
         ) from error
     return data
-
-
-def shadow(value: object) -> Any:
-    """Return the plain likeness of a value that JSON would change, for Filter and the dashboard; or None."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return value if plain(value) else None
-    if isinstance(value, dict):
-        return {key if type(key) is str else str(key): shadow(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [shadow(item) for item in value] if len(value) <= _LONG_SHADOW or kind is list else None
-    if isinstance(value, (set, frozenset)):
-        return sorted((shadow(item) for item in value), key=repr) if len(value) <= _LONG_SHADOW else None
-    for base in (bool, int, float, str):
-        if isinstance(value, base):
-            return shadow(base(value))
-    if isinstance(value, os.PathLike):
-        path = os.fspath(value)
-        return path if isinstance(path, str) else None
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
-    if hasattr(value, "tolist") and getattr(value, "size", _LONG_SHADOW + 1) <= _LONG_SHADOW:
-        item = value.tolist()
-        return shadow(item) if type(item) is not kind else None
-    return None
 
 
 def unpack(text: str, extras: bytes | None) -> dict[str, Any]:
@@ -322,7 +304,7 @@ def changes(job: Job) -> dict[str, Any]:
 
     Examples
     --------
-    >>> job = Job({"a": 1, "b": 2}, origin=Origin(1, 0, "init", 1, '{"a":1,"b":1}', None))
+    >>> job = Job({"BatchID": 1, "JobIndex": 0, "a": 1, "b": 2}, origin=Origin(1, 0, "init", 1, '{"a":1,"b":1}', None))
     >>> changes(job)
     {'b': 2}
     """
@@ -348,7 +330,18 @@ def same(kept: str | bytes | None, field: str, value: object) -> bool:
         return False
     if isinstance(kept, str):
         return plain(value) and _encode(value) == kept
-    return not plain(value) and _pickled(field, value) == kept
+    return not plain(value) and (_pickled(field, value) == kept or identical(pickle.loads(kept), value))
+
+
+def remembered(origin: Origin, changed: Mapping[str, Any]) -> Origin:
+    """Return what a dict remembers after some of its fields were written: of the others, what it was read as."""
+    metadata, extras = merge(origin.metadata, origin.extras, own_fields(changed))
+    return origin._replace(
+        metadata=metadata,
+        extras=extras,
+        state=changed.get("state", origin.state),
+        priority=changed.get("priority", origin.priority),
+    )
 
 
 def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[str, bytes | None]:

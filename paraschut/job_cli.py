@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paraschut import job as jobs
+from paraschut import values
 from paraschut.errors import NotFoundError, NotInJobError, ParaschutError
 from paraschut.runtime import get_job_info, set_complete, set_progress
 
@@ -165,7 +166,7 @@ def json_text(value: object) -> str:
     >>> json_text({"sizes": (1, 2)})
     '{"sizes": [1, 2]}'
     """
-    return _dumped(jobs.shadow(value))
+    return _dumped(values.shadow(value))
 
 
 def _dumped(value: object) -> str:
@@ -200,7 +201,7 @@ def plain_text(value: object) -> str:
     >>> plain_text("a b"), plain_text(0.5), plain_text(True), plain_text(None), plain_text(["a"])
     ('a b', '0.5', 'true', '', '["a"]')
     """
-    shadow = jobs.shadow(value)
+    shadow = values.shadow(value)
     if shadow is None:
         # Infinity, or an object of a class: JSON has no word for it, and a shell may have a use for it.
         return "" if value is None else str(value)

@@ -222,13 +222,15 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     now = time.time()
     key = _key_of((job["BatchID"], job["JobIndex"]))
     try:
-        job.origin = desk.write(lambda db: runtime.update_job(db, job, now), key)
+        job.origin = desk.write(lambda db: runtime.update_job(db, job, now, own=key is not None), key)
     except NotFoundError:
         raise
     except StoreError:
         if key is None:
             raise
         spool.spool(desk.paths, key, spool.describe(job, kind="fields", at=now, host=host_name()))
+        if job.origin is not None:
+            job.origin = jobs.remembered(job.origin, jobs.changes(job))
 
 
 def _refuse_bad(job: Mapping[str, Any]) -> None:
@@ -332,7 +334,7 @@ def set_progress(
     where = _where(BatchID, JobIndex, "set_progress")
     key = _key_of(where)
     desk = _desk()
-    told = {"progress": float(fraction), "progress_message": str(message)}
+    told = {"progress": float(fraction), "progress_message": jobs.writable(str(message))}
 
     def tell(db: Statements) -> None:
         runtime.job_row(db, *where)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from stories import BATCH, ROOT, dump, jobs_of
 
-import paraschut
 from paraschut import runtime
 from paraschut.command import job_variables
 from paraschut.process import host_name
 from paraschut.store.store import Store
 
-#: Where the package that is tested lies, for processes that we start.
-ROOT = Path(paraschut.__file__).parents[1]
-#: The batch of jobs for which nobody asks for another.
-BATCH = 20260101000000
 #: What breaks commands and paths that somebody forgot to quote.
 WEIRD = "we ird'; $x"
 
@@ -91,16 +85,12 @@ def store(index):
 def unchanged(index):
     """Return a block that must raise, and leave the index as it was: ``with unchanged(JobError, "words"):``."""
 
-    def dump():
-        with closing(sqlite3.connect(index)) as connection:
-            return list(connection.iterdump())
-
     @contextmanager
     def refused(error, match):
-        before = dump()
+        before = dump(index)
         with pytest.raises(error, match=match) as caught:
             yield caught
-        assert dump() == before
+        assert dump(index) == before
 
     return refused
 
@@ -114,29 +104,6 @@ def make_jobs():
     """
 
     return lambda number=1, batch=BATCH, start=0, **fields: jobs_of(batch, number, start, **fields)
-
-
-def jobs_of(batch, number=1, start=0, **fields):
-    """Return what ``make_jobs`` does, outside of a test."""
-    plain = {
-        "priority": 1,
-        "name": "story",
-        "data_type": "none",
-        "data": None,
-        "script": "true",
-        "queue": "",
-        "resources": {},
-        "state": "init",
-        **fields,
-    }
-    return [
-        {
-            "BatchID": batch,
-            "JobIndex": index,
-            **{key: value(index) if callable(value) else value for key, value in plain.items()},
-        }
-        for index in range(start, start + number)
-    ]
 
 
 @pytest.fixture
@@ -175,15 +142,6 @@ def outside(store, make_jobs):
 @pytest.fixture
 def hurried(monkeypatch):
     monkeypatch.setenv("PARASCHUT_LOCK_TIMEOUT", "0.05")
-
-
-@contextmanager
-def held(index, how="IMMEDIATE"):
-    """Somebody else writes, and does not end."""
-    with closing(sqlite3.connect(index, isolation_level=None)) as holder:
-        holder.execute(f"BEGIN {how}")
-        yield
-        holder.execute("ROLLBACK")
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def main() -> None:
         if not descriptors:  # the agent leaves, because there is nothing left to do
             return
         (descriptor,) = descriptors
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - recvmsg(2) gives what jobs would inherit
+        os.set_inheritable(descriptor, False)
         pid = os.fork()
         if pid == 0:
             status = 1

@@ -35,6 +35,7 @@ SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
     'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
 )
+END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'
 SET_INIT = (
     "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
 )
@@ -53,21 +54,34 @@ class Running(NamedTuple):
     started: float | None
 
 
-def packed(group: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    """Return the rows of checked job dicts of one batch."""
-    first = jobs.joined_name(group[0]["name"])
+def packed(
+    group: Sequence[Mapping[str, Any]], workdir: str, known: tuple[str | None, str | None] | None
+) -> list[tuple[Any, ...]]:
+    """Return the rows of checked job dicts of one batch.
+
+    Parameters
+    ----------
+    workdir : str
+        Where they are added.
+    known : tuple | None
+        Name and working directory of the batch, if it has jobs already.
+    """
+    first = jobs.joined_name(group[0]["name"]) if known is None else known[0]
+    elsewhere = {} if known is None or known[1] == workdir else {"workdir": workdir}
     rows = []
     for one in group:
         name = jobs.joined_name(one["name"])
         try:
-            metadata, extras = jobs.pack(jobs.own_fields(one))
+            metadata, extras = jobs.pack(
+                {**elsewhere, **jobs.own_fields(one)} if elsewhere else jobs.own_fields(one)
+            )
         except JobError as error:
             raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
         rows.append(
             (
                 jobs.plain_number(one["BatchID"]),
                 jobs.plain_number(one["JobIndex"]),
-                str(one["state"]),
+                jobs.writable(str(one["state"])),
                 jobs.plain_number(one["priority"]),
                 int(bool(one.get("complete_on_exit"))),
                 None if name == first else name,

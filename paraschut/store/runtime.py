@@ -174,10 +174,10 @@ def mark_complete(
     db.run("job_state", batch_id=where[0], job_index=where[1], state="complete")
 
 
-def update_job(db: Statements, job: jobs.Job, now: float) -> jobs.Origin:
+def update_job(db: Statements, job: jobs.Job, now: float, *, own: bool) -> jobs.Origin:
     """Write the fields that were changed in a job's dict, unless another process changed the same ones.
 
-    Returns what the index holds now, for the dict to remember.
+    ``own`` says whether it is the job itself that does so. Returns what the dict is to remember.
 
     Raises
     ------
@@ -190,9 +190,28 @@ def update_job(db: Statements, job: jobs.Job, now: float) -> jobs.Origin:
     if job.origin is not None:
         _refuse_stale(db, job, changed, row)
     if changed:
+        if changed.get("state", row["state"]) != row["state"]:
+            _take_back(db, row, str(changed["state"]), now, own=own)
         write_fields(db, row, changed)
         add_event(db, now, batch_id, job_index, "edit", ", ".join(sorted(changed)))
-    return origin_of(job_row(db, batch_id, job_index))
+    return origin_of(row) if job.origin is None else jobs.remembered(job.origin, changed)
+
+
+def _take_back(db: Statements, row: Mapping[str, Any], state: str, now: float, *, own: bool) -> None:
+    """See to it that a job that is set to another state does not run twice at once.
+
+    By itself, a job may call its state what it likes; it only waits for its end before it is submitted again. By
+    others, its attempt is to end, as when it is reset.
+    """
+    key = {"batch_id": row["BatchID"], "job_index": row["JobIndex"], "n": row["attempt"]}
+    attempt = db.row("read_attempt", **key)
+    if row["state"] not in {"submit", "run", "spawn"} or attempt is None or attempt["ended"] is not None:
+        return
+    if own and state == "init":
+        db.run("job_awaits_end", **key)
+    elif not own and state not in {"submit", "run", "spawn", "complete", "collected"}:
+        db.run("job_awaits_end", **key)
+        db.run("attempt_cancelled", **key, now=now)
 
 
 def _refuse_stale(db: Statements, job: jobs.Job, changed: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -260,6 +260,10 @@ def statements() -> dict[str, ClauseElement]:
         "attempt_marked": update(attempt)
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None), attempt.c.started.is_(None))
         .values(started=P("started"), host=P("host")),
+        "job_awaits_end": update(job).where(_THIS_JOB).values(ending=P("n")),
+        "attempt_cancelled": update(attempt)
+        .where(_THIS_ATTEMPT)
+        .values(cancelled=now, reason=func.coalesce(attempt.c.reason, literal_column("'cancelled'"))),
         "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
         "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.started).where(
             _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)

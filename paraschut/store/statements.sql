@@ -64,6 +64,10 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n FROM attempt WHERE attem
 SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
 UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
+-- job_awaits_end
+UPDATE job SET ending=:n WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- attempt_cancelled
+UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, 'cancelled') WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_absent
 UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- cancelled

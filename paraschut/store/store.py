@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, create_engine, delete, insert, select, update
-from sqlalchemy.pool import NullPool
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 
 from paraschut import job as jobs
-from paraschut.config import Config
-from paraschut.errors import BatchExistsError, JobError, SchemaError, StoreError
+from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
-from paraschut.store import engine, journal, rows, runtime, schema
+from paraschut.store import rows, runtime
+from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import attempt, batch, event, job, submission
-
-_TEXTS = runtime.read_statements()
-#: SQLite's limit of parameters is 999 before 3.32.
-_CHUNK = 500
+from paraschut.values import shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,152 +68,8 @@ Decide = Callable[[Ready], tuple[list[tuple[int, float]], int]]
 Vet = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Store:
-    """One index.
-
-    Parameters
-    ----------
-    index : str
-        The path of its file.
-    lock_timeout : float
-        Seconds to wait while others write.
-    trusted : tuple[str, ...]
-        Users whose pickles may be loaded, besides this one.
-    journal_mode : str
-        ``auto``, ``wal`` or ``delete``.
-    create : bool
-        Whether to make it if there is none.
-
-    Raises
-    ------
-    StoreError
-        If there is no index and none may be made, or it cannot be used.
-    """
-
-    def __init__(
-        self,
-        index: str | os.PathLike[str],
-        *,
-        lock_timeout: float = 60.0,
-        trusted: tuple[str, ...] = (),
-        journal_mode: str = "auto",
-        create: bool = False,
-        other_hosts: bool = False,
-    ) -> None:
-        self.index = os.path.abspath(os.fspath(index))
-        self.trusted = trusted
-        self._limit = lock_timeout
-        self._line = engine.Line(self.index, lock_timeout)
-        if create:
-            self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
-        if os.path.exists(self.index):
-            journal.refuse_shared_log(self.index)
-        self._engine = create_engine(
-            "sqlite://", creator=lambda: engine.connect(self.index, lock_timeout), poolclass=NullPool
-        )
-        with self.reading() as connection:
-            self._check_version(connection)
-        if journal_mode != "auto" or other_hosts:
-            self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
-
-    @classmethod
-    def of(cls, config: Config, *, create: bool = False) -> Self:
-        """Open the index of a configuration."""
-        return cls(
-            config.index,
-            lock_timeout=config.lock_timeout,
-            trusted=config.trusted_users,
-            journal_mode=config.journal_mode,
-            create=create,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.dispose()
-
-    # -- opening ------------------------------------------------------------------------------------------------
-
-    def _create(self, mode: str) -> None:
-        if os.path.exists(self.index) and os.path.getsize(self.index):
-            return
-        try:
-            os.makedirs(os.path.dirname(self.index), mode=0o700, exist_ok=True)
-            os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreError(
-                f"The index {self.index} cannot be made: {error.strerror}. Set job_dir in the configuration to a "
-                f"folder of yours that can be written."
-            ) from error
-        with engine.speaking(self.index):
-            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
-            try:
-                journal.switch(connection, self.index, mode, self._limit)
-            finally:
-                connection.close()
-        made = create_engine(
-            "sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool
-        )
-        with made.connect() as connected:
-            raw: Any = connected.connection.driver_connection
-            with self._line.writing(raw):
-                if raw.execute("PRAGMA user_version").fetchone() == (0,):
-                    schema.metadata.create_all(connected, checkfirst=False)
-                    raw.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
-                    raw.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
-        made.dispose()
-
-    def _check_version(self, connection: Connection) -> None:
-        raw: Any = connection.connection.driver_connection
-        ours = raw.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
-        (version,) = raw.execute("PRAGMA user_version").fetchone()
-        if not ours:
-            raise SchemaError(
-                f"{self.index} is a database, but not an index of paraschut. Set job_dir in the configuration to "
-                f"another folder."
-            )
-        if version != schema.SCHEMA_VERSION:
-            raise SchemaError(
-                f"The index {self.index} has version {version} of the format, this paraschut knows "
-                f"{schema.SCHEMA_VERSION}. Install the paraschut that wrote it: pip install --upgrade paraschut"
-            )
-
-    def keep_journal(self, mode: str) -> None:
-        """Bring the index into a journal mode, if it is in another."""
-        with engine.speaking(self.index):
-            connection = engine.connect(self.index, self._limit)
-            try:
-                if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
-                    journal.switch(connection, self.index, mode, self._limit)
-            finally:
-                connection.close()
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Run queries that all see the same moment."""
-        with engine.speaking(self.index), self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            raw.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                if raw.in_transaction:
-                    raw.execute("ROLLBACK")
-
-    @staticmethod
-    def statements(connection: Connection) -> Statements:
-        """Return the generated statements, to be run on a connection."""
-        raw: Any = connection.connection.driver_connection
-        return Statements(raw, _TEXTS)
-
-    @contextmanager
-    def writing(self) -> Iterator[tuple[Connection, Statements]]:
-        """Run one write transaction."""
-        with engine.speaking(self.index), self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
-            with self._line.writing(raw):
-                yield connection, Statements(raw, _TEXTS)
+class Store(Index):
+    """One index, with the verbs that change it; its parameters are those of ``Index``."""
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -239,7 +88,6 @@ class Store:
         workdir: str,
         *,
         new: bool,
-        after: Callable[[], None] | None = None,
     ) -> None:
         """Add jobs in one transaction.
 
@@ -249,55 +97,37 @@ class Store:
             Checked job dicts by BatchID.
         new : bool
             Whether a batch that has jobs already is an error.
-        after : Callable[[], None] | None
-            Called when each job has been taken and before the commit.
         """
-        packed = {batch_id: rows.packed(group) for batch_id, group in batches.items()}
+        given = {int(batch_id): list(group) for batch_id, group in batches.items()}
+        with self.reading() as connection:
+            known = _known(connection, given)
+        packed = {
+            batch_id: rows.packed(group, workdir, known.get(batch_id)) for batch_id, group in given.items()
+        }
         with self.writing() as (connection, _):
-            for batch_id, given in packed.items():
-                self._add_batch(connection, batch_id, batches[batch_id], now, workdir, new=new)
+            if _known(connection, given) != known:  # another process made one of the batches meanwhile
+                known = _known(connection, given)
+                packed = {
+                    number: rows.packed(group, workdir, known.get(number)) for number, group in given.items()
+                }
+            for batch_id, records in packed.items():
+                if batch_id in known and new:
+                    raise BatchExistsError(
+                        f"Batch {batch_id} is in the index already. Nothing was added. get_job_template(SetID=True) "
+                        f"makes a new BatchID; add_job_to_queue adds to an existing batch."
+                    )
+                if batch_id not in known:
+                    _make_batch(connection, batch_id, given[batch_id][0], now, workdir)
                 try:
-                    connection.exec_driver_sql(rows.INSERT_JOB, given)
+                    connection.exec_driver_sql(rows.INSERT_JOB, records)
                 except Exception as error:
-                    duplicate = rows.duplicate(connection, error, batch_id, given)
+                    duplicate = rows.duplicate(connection, error, batch_id, records)
                     if duplicate is None:
                         raise
                     raise JobError(
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
-            if after is not None:
-                after()
-
-    def _add_batch(
-        self,
-        connection: Connection,
-        batch_id: int,
-        group: Sequence[Mapping[str, Any]],
-        now: float,
-        workdir: str,
-        *,
-        new: bool,
-    ) -> None:
-        name, data_type = jobs.joined_name(group[0]["name"]), group[0]["data_type"]
-        has_jobs = connection.execute(select(job.c.BatchID).where(job.c.BatchID == batch_id).limit(1)).first()
-        if has_jobs and new:
-            raise BatchExistsError(
-                f"Batch {batch_id} is in the index already. Nothing was added. get_job_template(SetID=True) makes a "
-                f"new BatchID; add_job_to_queue adds to an existing batch."
-            )
-        if has_jobs:
-            return
-        connection.execute(delete(batch).where(batch.c.BatchID == batch_id))
-        connection.execute(
-            insert(batch).values(
-                BatchID=batch_id,
-                name=name,
-                data_type=data_type if isinstance(data_type, str) else json.dumps(jobs.shadow(data_type)),
-                created=now,
-                workdir=workdir,
-            )
-        )
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
@@ -348,7 +178,7 @@ class Store:
         with self.writing() as (connection, db):
             found: list[Any] = []
             refused: list[tuple[int, int, str]] = []
-            for batch_id, job_index in wanted:
+            for batch_id, job_index in dict.fromkeys(wanted):
                 row = runtime.job_row(db, batch_id, job_index)
                 if row["state"] != "init" or row["ending"] is not None:
                     still = " and its former attempt has not ended yet" if row["ending"] is not None else ""
@@ -434,6 +264,7 @@ class Store:
             mine = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(attempt.c.token == token)
             held = connection.execute(mine).all()
             raw: Any = connection.connection.driver_connection
+            raw.executemany(rows.END_PROVED, [(row.BatchID, row.JobIndex, row.n) for row in held])
             cursor = raw.executemany(rows.SET_INIT, [(row.BatchID, row.JobIndex, row.n) for row in held])
             connection.execute(
                 update(attempt)
@@ -488,7 +319,7 @@ class Store:
                 count += len(chosen)
                 if chosen:
                     index = chosen[0]["JobIndex"] if len(chosen) == 1 else None
-                    detail = json.dumps({field: jobs.shadow(value) for field, value in fields.items()})
+                    detail = json.dumps({field: shadow(value) for field, value in fields.items()})
                     connection.execute(
                         insert(event).values(
                             at=now,
@@ -529,3 +360,30 @@ class Store:
             connection.execute(
                 insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
             )
+
+
+def _known(connection: Connection, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
+    """Return name and working directory of those batches that have jobs."""
+    found = {}
+    for batch_id in wanted:
+        query = select(batch.c.name, batch.c.workdir).join(job, job.c.BatchID == batch.c.BatchID)
+        row = connection.execute(query.where(batch.c.BatchID == batch_id).limit(1)).first()
+        if row is not None:
+            found[batch_id] = (row.name, row.workdir)
+    return found
+
+
+def _make_batch(
+    connection: Connection, batch_id: int, first: Mapping[str, Any], now: float, workdir: str
+) -> None:
+    kind = first["data_type"]
+    connection.execute(delete(batch).where(batch.c.BatchID == batch_id))
+    connection.execute(
+        insert(batch).values(
+            BatchID=batch_id,
+            name=jobs.joined_name(first["name"]),
+            data_type=jobs.writable(kind) if isinstance(kind, str) else json.dumps(shadow(kind)),
+            created=now,
+            workdir=workdir,
+        )
+    )

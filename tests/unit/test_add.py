@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BATCH
+from stories import BATCH
 from verbs import add, ask, claim, filtered, read, states
 
 import paraschut as psu

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BATCH
+from stories import BATCH
 from verbs import add, ask, end, no_needs, read, start, states, submission
 
 import paraschut as psu

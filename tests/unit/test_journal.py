@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from conftest import BATCH
+from stories import BATCH
 from verbs import add, dump, states
 
 from paraschut.errors import (

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BATCH
 from hypothesis import given
 from hypothesis import strategies as st
+from stories import BATCH
 from values import alike
 from verbs import ask
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from conftest import BATCH, held
+from stories import BATCH, held
 from verbs import ME, add, ask, change, claim, dump, end, read, states
 
 import paraschut as psu

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import BATCH, jobs_of
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
+from stories import BATCH, jobs_of
 from verbs import ME, add, change, claim, end, no_needs, start, submission
 
 import paraschut

@@ -4,9 +4,9 @@ import json
 import os
 
 import pytest
-from conftest import BATCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import BATCH
 from values import alike, values
 from verbs import add, ask, change, claim, dump, end, read, start, states
 
@@ -278,7 +278,7 @@ def test_if_the_fold_does_not_commit_the_files_are_still_there(store, paths, key
 @settings(max_examples=30)
 @given(st.data())
 def test_whenever_folding_happens_the_last_word_wins_and_nothing_is_lost(tmp_path_factory, data):
-    from conftest import jobs_of
+    from stories import jobs_of
 
     from paraschut.store.store import Store
 

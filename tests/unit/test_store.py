@@ -6,7 +6,7 @@ import sys
 import threading
 
 import pytest
-from conftest import BATCH, ROOT
+from stories import BATCH, ROOT
 from verbs import add, ask, claim, decide, dump, end, filtered, no_needs, read, start, states, submission
 
 from paraschut.errors import (
@@ -73,14 +73,6 @@ def test_a_value_that_cannot_be_pickled_adds_nothing(store, make_jobs, unchanged
     bad = make_jobs(3, mine=lambda index: threading.Lock() if index == 1 else index)
     with unchanged(JobError, rf"job {BATCH}:1: The field 'mine' cannot be kept: .* Nothing was added"):
         add(store, bad)
-
-
-def test_what_fails_before_the_commit_adds_nothing(store, make_jobs, unchanged):
-    def fail():
-        raise KeyboardInterrupt
-
-    with unchanged(KeyboardInterrupt, "^$"):
-        store.add({BATCH: make_jobs(2)}, 1.0, "/", new=True, after=fail)
 
 
 def test_jobs_that_are_added_to_a_batch_keep_their_own_name(store, make_jobs):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import BATCH
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import BATCH
 from verbs import HOST, ME, add, ask, change, claim, decide, end, no_needs, read, start, states, submission
 
 from paraschut.store.runtime import Key

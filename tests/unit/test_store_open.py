@@ -10,7 +10,7 @@ import tempfile
 from contextlib import closing
 
 import pytest
-from conftest import BATCH, ROOT
+from stories import BATCH, ROOT
 from verbs import add, claim, dump, read, states
 
 from paraschut.errors import (

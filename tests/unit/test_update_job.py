@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import BATCH, held
+from stories import BATCH, held
 from verbs import ME, add, ask, change, claim, dump, read, start, states
 
 import paraschut as psu

@@ -16,12 +16,6 @@ HOST = "here"
 ME = identity()
 
 
-def dump(index):
-    """Return all that an index holds, to see that nothing changed."""
-    with closing(sqlite3.connect(str(index))) as connection:
-        return list(connection.iterdump())
-
-
 def ask(index, sql, *values):
     """Return the rows of a query, with a connection of its own."""
     with closing(sqlite3.connect(str(index))) as connection:

@@ -1,0 +1,194 @@
+"""Opening the index for SQLAlchemy: making it, its version, its journal, and transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from paraschut.config import Config
+from paraschut.errors import SchemaError, StoreError
+from paraschut.store import engine, journal, runtime, schema
+from paraschut.store.runtime import Statements
+
+_TEXTS = runtime.read_statements()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Unwrap the driver's errors from SQLAlchemy's."""
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise error.orig from error
+        raise
+
+
+class Index:
+    """One index, to be opened, read and written.
+
+    Parameters
+    ----------
+    index : str
+        The path of its file.
+    lock_timeout : float
+        Seconds to wait while others write.
+    trusted : tuple[str, ...]
+        Users whose pickles may be loaded, besides this one.
+    journal_mode : str
+        ``auto``, ``wal`` or ``delete``.
+    create : bool
+        Whether to make it if there is none.
+
+    Raises
+    ------
+    StoreError
+        If there is no index and none may be made, or it cannot be used.
+    """
+
+    def __init__(
+        self,
+        index: str | os.PathLike[str],
+        *,
+        lock_timeout: float = 60.0,
+        trusted: tuple[str, ...] = (),
+        journal_mode: str = "auto",
+        create: bool = False,
+        other_hosts: bool = False,
+    ) -> None:
+        self.index = os.path.abspath(os.fspath(index))
+        self.trusted = trusted
+        self._limit = lock_timeout
+        self._line = engine.Line(self.index, lock_timeout)
+        if create:
+            self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
+        if os.path.exists(self.index):
+            journal.refuse_shared_log(self.index)
+        self._engine = create_engine(
+            "sqlite://", creator=lambda: engine.connect(self.index, lock_timeout), poolclass=NullPool
+        )
+        with self.reading() as connection:
+            self._check_version(connection)
+        if journal_mode != "auto" or other_hosts:
+            self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
+
+    @classmethod
+    def of(cls, config: Config, *, create: bool = False) -> Self:
+        """Open the index of a configuration."""
+        return cls(
+            config.index,
+            lock_timeout=config.lock_timeout,
+            trusted=config.trusted_users,
+            journal_mode=config.journal_mode,
+            create=create,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+    def _create(self, mode: str) -> None:
+        if os.path.exists(self.index) and not self._is_blank():
+            return
+        try:
+            os.makedirs(os.path.dirname(self.index), mode=0o700, exist_ok=True)
+            os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"The index {self.index} cannot be made: {error.strerror}. Set job_dir in the configuration to a "
+                f"folder of yours that can be written."
+            ) from error
+        with engine.speaking(self.index):
+            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
+            try:
+                if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
+                    journal.switch(connection, self.index, mode, self._limit)
+            finally:
+                connection.close()
+        made = create_engine(
+            "sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool
+        )
+        with made.connect() as connected:
+            raw: Any = connected.connection.driver_connection
+            with self._line.writing(raw):
+                if self._has_nothing(raw):
+                    schema.metadata.create_all(connected, checkfirst=False)
+                    raw.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+                    raw.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+        made.dispose()
+
+    def _is_blank(self) -> bool:
+        """Return whether the file has no tables yet: another process makes it just now, or died when it did."""
+        with engine.speaking(self.index):
+            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
+            try:
+                return self._has_nothing(connection)
+            finally:
+                connection.close()
+
+    @staticmethod
+    def _has_nothing(connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
+
+    def _check_version(self, connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        if self._has_nothing(raw):
+            raise StoreError(f"The index {self.index} is empty: no batch was added yet.")
+        ours = raw.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+        (version,) = raw.execute("PRAGMA user_version").fetchone()
+        if not ours:
+            raise SchemaError(
+                f"{self.index} is a database, but not an index of paraschut. Set job_dir in the configuration to "
+                f"another folder."
+            )
+        if version != schema.SCHEMA_VERSION:
+            raise SchemaError(
+                f"The index {self.index} has version {version} of the format, this paraschut knows "
+                f"{schema.SCHEMA_VERSION}. Install the paraschut that wrote it: pip install --upgrade paraschut"
+            )
+
+    def keep_journal(self, mode: str) -> None:
+        """Bring the index into a journal mode, if it is in another."""
+        with engine.speaking(self.index):
+            connection = engine.connect(self.index, self._limit)
+            try:
+                if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
+                    journal.switch(connection, self.index, mode, self._limit)
+            finally:
+                connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Run queries that all see the same moment."""
+        with engine.speaking(self.index), self._engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("BEGIN")
+            try:
+                with _plain_errors():
+                    yield connection
+            finally:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+
+    @staticmethod
+    def statements(connection: Connection) -> Statements:
+        """Return the generated statements, to be run on a connection."""
+        raw: Any = connection.connection.driver_connection
+        return Statements(raw, _TEXTS)
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[Connection, Statements]]:
+        """Run one write transaction."""
+        with engine.speaking(self.index), self._engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            with self._line.writing(raw), _plain_errors():
+                yield connection, Statements(raw, _TEXTS)

@@ -1,0 +1,144 @@
+"""The agent leaves when there is nothing to do, and what is submitted at that very moment is not lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+
+import psutil
+import pytest
+from helpers import BATCH, kill, until
+
+import paraschut as psu
+from paraschut.process import boot_id, host_name
+
+pytestmark = pytest.mark.process
+
+#: An agent that leaves after so many seconds without work.
+SHORT = """
+import json, os, sys, time
+from paraschut.agent import agent, __main__
+from paraschut.agent.limits import capacity_of
+
+agent.LINGER = float(os.environ["LINGER"])
+__main__.main()
+"""
+
+
+@pytest.fixture
+def short(world, monkeypatch, tmp_path):
+    """Let all agents linger only for a moment: the interpreter that starts them is a small script."""
+    program = tmp_path / "python"
+    (tmp_path / "short.py").write_text(SHORT, "utf-8")
+    program.write_text(
+        f"""#!/bin/sh
+case " $* " in
+    *" paraschut.agent "*)
+        while [ "$1" != paraschut.agent ]; do shift; done
+        shift
+        exec {sys.executable} '{tmp_path}/short.py' "$@" ;;
+esac
+exec {sys.executable} "$@"
+""",
+        "utf-8",
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("LINGER", "0.03")
+    return world
+
+
+def test_what_is_submitted_while_the_agent_leaves_is_not_lost(short):
+    """Sixty times, at moments around that of its leave."""
+    for index in range(60):
+        short.add(short.says("$J"), start=index)
+        psu.submit_jobs(Verbose=False)
+        short.until_complete(seconds=20)
+        time.sleep(0.02 + 0.001 * (index % 40))
+    assert sorted(map(int, short.lines())) == list(range(60))
+
+
+def test_it_leaves_nothing_behind(short):
+    """No process, no socket, no file of ends; the index can be moved."""
+    short.add(*[short.says("$J", then="echo word")] * 5)
+    psu.submit_jobs(Verbose=False)
+    short.until_complete()
+    short.until(lambda: not short.mine())
+    (folder,) = (short.home / "jobs" / "agent").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert not os.path.exists(short.paths.local() + "/wake")
+    assert sorted(os.listdir(short.home / "jobs")) == [str(BATCH), "agent", "index.db"]
+
+
+def test_it_leaves_when_the_index_is_removed(world):
+    """Somebody removes the folder while a job runs: the agent goes, and a new index has a new agent."""
+    world.add(world.says("$J", then="until [ -e go ]; do sleep 0.05; done"))
+    psu.submit_jobs(Verbose=False)
+    world.until_lines(1)
+    first = world.agent()
+    shutil.rmtree(world.home / "jobs")
+    until(lambda: not psutil.pid_exists(first))
+    world.add(*[world.says("new")] * 3, batch=BATCH + 1)
+    psu.submit_jobs(Verbose=False)
+    world.until_complete(BATCH + 1)
+    (world.home / "go").touch()
+    assert world.lines().count("new") == 3
+
+
+def test_it_leaves_when_another_index_has_taken_the_place(world):
+    """The same path, another file: two agents must not share it."""
+    world.add(world.says("$J", then="until [ -e go ]; do sleep 0.05; done"))
+    psu.submit_jobs(Verbose=False)
+    world.until_lines(1)
+    first = world.agent()
+    kill(first, signal.SIGSTOP)
+    shutil.rmtree(world.home / "jobs")
+    world.add(*[world.says("new", then="sleep 0.2")] * 5, batch=BATCH + 1)
+    psu.submit_jobs(Verbose=False)
+    world.until(lambda: world.agent() not in {None, first})
+    kill(first, signal.SIGCONT)
+    until(lambda: not psutil.pid_exists(first))
+    world.until_complete(BATCH + 1)
+    (world.home / "go").touch()
+    assert world.lines().count("new") == 5
+
+
+def test_it_outlives_somebody_who_holds_the_index(world):
+    """Longer than the time limit: it waits on, and goes on with what waits."""
+    (world.home / "config.toml").write_text(
+        (world.home / "config.toml").read_text("utf-8") + "lock_timeout = 0.5\n", "utf-8"
+    )
+    world.add(*[world.says("$J", then="sleep 0.2")] * 4)
+    psu.submit_jobs(psu.LocalJobExecutor(max_workers=1), Verbose=False)
+    world.until_lines(1)
+    holder = sqlite3.connect(world.index, isolation_level=None, timeout=60)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        time.sleep(2)  # several times the limit
+        holder.execute("ROLLBACK")
+    finally:
+        holder.close()
+    world.until_complete()
+    assert len(world.lines()) == 4
+
+
+def test_a_broken_line_among_the_ends_harms_nobody(world):
+    """Half a line, as a full disk leaves it: the others are read, passes go on, and so does the agent."""
+    world.add(world.says("$J", then="sleep 1000"), *[world.says("$J")] * 2)
+    psu.submit_jobs(psu.LocalJobExecutor(max_workers=2, cpus=2), Verbose=False)
+    world.until(lambda: world.count("complete") == 2)
+    world.kill_agent()
+    world.end_all()
+    folder = world.paths.agent(host_name())
+    line = {"process": f"1:1:{boot_id()}", "key": [BATCH, 9, 1], "code": 0}
+    with open(f"{folder}/ends.1.1", "w", encoding="utf-8") as file:
+        file.write(json.dumps(line)[:20] + json.dumps(line)[:50] + "\n[]\n\n7\n{}\n\xff\n" + json.dumps(line) + "\n")
+    world.add(world.says("$J"), start=3)
+    psu.submit_jobs(Verbose=False)
+    world.until(lambda: world.states()[3] == "complete")
+    assert world.failures() == {0: "vanished"}
