@@ -45,6 +45,10 @@ def shadow(value: object) -> Any:
         return [shadow(item) for item in value] if len(value) <= _LONG_SHADOW or kind is list else None
     if isinstance(value, (set, frozenset)):
         return sorted((shadow(item) for item in value), key=repr) if len(value) <= _LONG_SHADOW else None
+    return _shadow_of_other(value, kind)
+
+
+def _shadow_of_other(value: Any, kind: type) -> Any:
     if isinstance(value, str):
         return str.__str__(value)  # not str(value): a word of an enumeration is not its name
     for base in (bool, int, float):

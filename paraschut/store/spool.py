@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -27,39 +28,37 @@ def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
     ``what`` has ``kind`` (``run``, ``progress`` or ``fields``), ``at``, and what the kind needs.
     """
     os.makedirs(paths.events, mode=0o700, exist_ok=True)
-    number = 1 + max((number for number, _ in pending(paths, key)), default=_last_number())
-    name = f"{key.batch_id}.{key.job_index}.{key.n}.{number}"
-    beside = os.path.join(paths.events, f".{name}.{os.getpid()}")
+    beside = os.path.join(paths.events, f".{os.getpid()}.{time.time_ns()}")
     with open(beside, "w", encoding="utf-8") as file:
         json.dump(what, file)
         file.flush()
         os.fsync(file.fileno())
-    path = os.path.join(paths.events, name + ".json")
-    os.rename(beside, path)
-    return path
-
-
-def _last_number() -> int:
     # Numbers only have to grow within an attempt, also when earlier files were folded and removed.
-    import time
-
-    return time.time_ns()
+    number = 1 + max((number for number, _ in pending(paths, key)), default=time.time_ns())
+    while True:
+        path = os.path.join(paths.events, f"{key.batch_id}.{key.job_index}.{key.n}.{number}.json")
+        try:
+            # A link, not a rename: another process of the job may take the same number at the same moment.
+            os.link(beside, path)
+        except FileExistsError:
+            number += 1
+        else:
+            os.unlink(beside)
+            return path
 
 
 def pending(paths: Paths, key: Key | None = None) -> list[tuple[int, str]]:
     """Return the event files (of one attempt, or of all), as number and path, in the order of folding."""
     start = "" if key is None else f"{key.batch_id}.{key.job_index}.{key.n}."
     try:
-        names = [
-            name for name in os.listdir(paths.events) if name.endswith(".json") and name.startswith(start)
-        ]
+        names = [name for name in os.listdir(paths.events) if name.startswith(start)]
     except FileNotFoundError:
         return []
     found = []
     for name in names:
-        number = name.split(".")[3]
-        if number.isdigit():
-            found.append((int(number), os.path.join(paths.events, name)))
+        *numbers, suffix = name.split(".")
+        if suffix == "json" and len(numbers) == len(Key._fields) + 1 and all(map(str.isdigit, numbers)):
+            found.append((int(numbers[-1]), os.path.join(paths.events, name)))
     return sorted(found)
 
 

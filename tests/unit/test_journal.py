@@ -8,8 +8,8 @@ import sys
 from contextlib import closing
 
 import pytest
-from stories import BATCH
-from verbs import add, dump, states
+from stories import BATCH, dump
+from verbs import add, states
 
 from paraschut.errors import (
     StoreBusyError,

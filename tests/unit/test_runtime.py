@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 import pytest
-from stories import BATCH, held
-from verbs import ME, add, ask, change, claim, dump, end, read, states
+from stories import BATCH, dump, held
+from verbs import ME, add, ask, change, claim, end, read, states
 
 import paraschut as psu
 from paraschut import fold, runtime

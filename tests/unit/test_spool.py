@@ -6,9 +6,9 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stories import BATCH
+from stories import BATCH, dump
 from values import alike, values
-from verbs import add, ask, change, claim, dump, end, read, start, states
+from verbs import add, ask, change, claim, end, fold_events, read, start, states
 
 from paraschut import job as jobs
 from paraschut.errors import TrustError
@@ -29,15 +29,6 @@ def key(store, make_jobs):
 @pytest.fixture
 def paths(index):
     return Paths(index)
-
-
-def fold(store, files=None):
-    """Fold as the next writer does; return what was folded."""
-    files = spool.pending(Paths(store.index)) if files is None else files
-    with store.writing() as (_, db):
-        done = spool.fold(db, store.index, files, ())
-    spool.unlink(done)
-    return done
 
 
 def runs(at=3.0):
@@ -139,7 +130,7 @@ def test_what_was_told_first_is_folded_first(store, paths, key):
         spool.spool(paths, key, fields(x=number))
     spool.spool(paths, key, tells(0.25))
     spool.spool(paths, key, tells(0.5))
-    assert len(fold(store)) == 14
+    assert len(fold_events(store)) == 14
     assert in_index(store) == {"x": 11, "progress": 0.5, "state": "submit"}
     assert os.listdir(paths.events) == []
 
@@ -147,7 +138,7 @@ def test_what_was_told_first_is_folded_first(store, paths, key):
 def test_a_job_that_ran_and_completed_unseen_has_run_and_completed(store, paths, key):
     spool.spool(paths, key, runs(at=3.5))
     spool.spool(paths, key, fields(state="complete", x=(1, 2)))
-    fold(store)
+    fold_events(store)
     assert in_index(store) == {"x": (1, 2), "state": "complete"}
     assert ask(store.index, "SELECT started, host FROM attempt") == [(3.5, "node7")]
 
@@ -155,11 +146,10 @@ def test_a_job_that_ran_and_completed_unseen_has_run_and_completed(store, paths,
 def test_an_event_is_folded_once_even_if_its_file_cannot_be_removed(store, paths, key):
     spool.spool(paths, key, fields(x=1))
     files = spool.pending(paths)
-    with store.writing() as (_, db):
-        spool.fold(db, store.index, files, ())
+    fold_events(store, files, unlink=False)
     change(store, {"x": 2}, batch=BATCH)
     before = dump(store.index)
-    assert fold(store) == [path for _, path in files]
+    assert fold_events(store) == [path for _, path in files]
     assert dump(store.index) == before
     assert in_index(store)["x"] == 2
 
@@ -167,18 +157,17 @@ def test_an_event_is_folded_once_even_if_its_file_cannot_be_removed(store, paths
 def test_a_file_that_another_folded_meanwhile_is_no_error(store, paths, key):
     spool.spool(paths, key, fields(x=1))
     files = spool.pending(paths)
-    fold(store)
+    fold_events(store)
     before = dump(store.index)
-    assert fold(store, files) == []
-    spool.unlink([path for _, path in files])
+    assert fold_events(store, files) == []
     assert dump(store.index) == before
 
 
 def test_what_comes_after_a_file_that_was_folded_late_still_counts(store, paths, key):
     spool.spool(paths, key, fields(x=1))
-    fold(store)
+    fold_events(store)
     spool.spool(paths, key, fields(x=2))
-    fold(store)
+    fold_events(store)
     assert in_index(store)["x"] == 2
 
 
@@ -191,7 +180,7 @@ def test_folding_never_moves_a_finished_job_back(store, paths, key, state, late)
     with store.writing() as (_, db):
         db.run("job_state", batch_id=BATCH, job_index=0, state=state)
     spool.spool(paths, key, late)
-    fold(store)
+    fold_events(store)
     assert states(store.index) == {(BATCH, 0): state}
 
 
@@ -199,7 +188,7 @@ def test_fields_of_a_finished_job_still_arrive(store, paths, key):
     with store.writing() as (_, db):
         db.run("job_state", batch_id=BATCH, job_index=0, state="complete")
     spool.spool(paths, key, fields(state="complete", x=1))
-    fold(store)
+    fold_events(store)
     assert in_index(store) == {"x": 1, "state": "complete"}
 
 
@@ -207,7 +196,7 @@ def test_a_word_that_comes_after_the_end_was_folded_saves_the_job(store, paths, 
     start(store, key)
     spool.spool(paths, key, fields(state="complete"))
     end(store, key, reason="exited 0 without saying complete")
-    fold(store)
+    fold_events(store)
     assert ask(store.index, "SELECT state, failure FROM job") == [("complete", None)]
 
 
@@ -217,7 +206,7 @@ def test_what_a_reset_attempt_says_no_longer_counts(store, paths, key, event):
     change(store, {"state": "init"}, batch=BATCH)
     spool.spool(paths, key, event)
     before = in_index(store)
-    assert len(fold(store)) == 1
+    assert len(fold_events(store)) == 1
     assert in_index(store) == before
     assert states(store.index) == {(BATCH, 0): "init"}
 
@@ -228,7 +217,7 @@ def test_what_a_former_attempt_says_does_not_touch_the_current_one(store, paths,
     end(store, key, signal=15, code=None)
     assert claim(store, "t2") == [Key(BATCH, 0, 2)]
     spool.spool(paths, key, fields(state="complete", x=1))
-    fold(store)
+    fold_events(store)
     assert in_index(store) == {"state": "submit"}
 
 
@@ -238,7 +227,7 @@ def test_what_is_told_of_a_removed_job_is_thrown_away(store, paths, key):
     from verbs import ME
 
     store.remove(BATCH, who=ME, now=9.0)
-    assert len(fold(store)) == 2
+    assert len(fold_events(store)) == 2
     assert os.listdir(paths.events) == []
 
 
@@ -247,7 +236,7 @@ def test_fields_that_were_removed_are_removed(store, paths, key):
     job = read(store, BATCH, 0)
     del job["x"]
     spool.spool(paths, key, spool.describe(job, kind="fields", at=5.0, host="h"))
-    fold(store)
+    fold_events(store)
     assert in_index(store) == {"y": 2, "state": "submit"}
 
 
@@ -256,22 +245,17 @@ def test_what_others_could_have_written_is_not_unpickled(store, paths, key):
     os.chmod(paths.folder, 0o777)
     before = dump(store.index)
     with pytest.raises(TrustError):
-        fold(store)
+        fold_events(store)
     assert dump(store.index) == before
 
 
 def test_if_the_fold_does_not_commit_the_files_are_still_there(store, paths, key):
     spool.spool(paths, key, fields(x=1))
 
-    def fold_and_fail():
-        with store.writing() as (_, db):
-            spool.fold(db, store.index, spool.pending(paths), ())
-            raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
-        fold_and_fail()
+        fold_events(store, also=lambda _: 1 / 0)
     assert "x" not in in_index(store)
-    fold(store)
+    fold_events(store)
     assert in_index(store)["x"] == 1
 
 
@@ -294,7 +278,7 @@ def test_whenever_folding_happens_the_last_word_wins_and_nothing_is_lost(tmp_pat
         expected, state = {}, "submit"
         for one in [*told, "fold"]:
             if one == "fold":
-                fold(store)
+                fold_events(store)
                 assert in_index(store) == {**expected, "state": state}
             elif one == "complete":
                 spool.spool(paths, key, fields(state="complete"))

@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-from stories import BATCH, ROOT
-from verbs import add, ask, claim, decide, dump, end, filtered, no_needs, read, start, states, submission
+from stories import BATCH, ROOT, dump
+from verbs import add, ask, claim, decide, end, filtered, no_needs, read, start, states, submission
 
 from paraschut.errors import (
     BatchExistsError,

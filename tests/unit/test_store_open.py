@@ -10,8 +10,8 @@ import tempfile
 from contextlib import closing
 
 import pytest
-from stories import BATCH, ROOT
-from verbs import add, claim, dump, read, states
+from stories import BATCH, ROOT, dump
+from verbs import add, claim, read, states
 
 from paraschut.errors import (
     SchemaError,

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from stories import BATCH, held
-from verbs import ME, add, ask, change, claim, dump, read, start, states
+from stories import BATCH, dump, held
+from verbs import ME, add, ask, change, claim, read, start, states
 
 import paraschut as psu
 from paraschut.errors import (

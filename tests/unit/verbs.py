@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+from paraschut.paths import Paths
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import identity
-from paraschut.store import views
+from paraschut.store import spool, views
 from paraschut.store.filters import compile_filter
 from paraschut.store.runtime import Ended, Key, end_attempt, mark_run
 from paraschut.store.store import NewSubmission
@@ -89,3 +90,16 @@ def end(store, key, code=0, signal=None, *, started=3.0, now=4.0, reason=None, c
 def change(store, fields, *, batch, indices=None, unless=None, only=None, now=5.0, why="set"):
     """Change fields of jobs as dispatch does; return how many, and what must be deleted."""
     return store.change({batch: indices}, fields, unless or {}, who=ME, now=now, why=why, only=only)
+
+
+def fold_events(store, files=None, *, key=None, also=None, unlink=True):
+    """Fold event files as the next writer does, with what it writes itself; return their paths."""
+    files = spool.pending(Paths(store.index), key) if files is None else files
+    events = spool.load(files)
+    with store.writing() as (_, db):
+        spool.fold(db, store.index, events, ())
+        if also is not None:
+            also(db)
+    if unlink:
+        spool.unlink(events)
+    return [event.path for event in events]
