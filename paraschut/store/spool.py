@@ -33,8 +33,7 @@ def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
         json.dump(what, file)
         file.flush()
         os.fsync(file.fileno())
-    # Numbers only have to grow within an attempt, also when earlier files were folded and removed.
-    number = 1 + max((number for number, _ in pending(paths, key)), default=time.time_ns())
+    number = 1 + max((number for number, _ in pending(paths, key)), default=_last_number())
     while True:
         path = os.path.join(paths.events, f"{key.batch_id}.{key.job_index}.{key.n}.{number}.json")
         try:
@@ -45,6 +44,11 @@ def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
         else:
             os.unlink(beside)
             return path
+
+
+def _last_number() -> int:
+    # Numbers only have to grow within an attempt, also when earlier files were folded and removed.
+    return time.time_ns()
 
 
 def pending(paths: Paths, key: Key | None = None) -> list[tuple[int, str]]:

@@ -157,6 +157,25 @@ def test_a_start_that_was_never_made_can_be_deleted(world):
     assert len(world.attempts()) == 2
 
 
+def test_a_batch_that_took_the_number_of_a_removed_one(world):
+    """What was written down of the old jobs says nothing of the new ones, whoever reads it again."""
+    world.add("until [ -e go ]; do sleep 0.05; done", batch=BATCH + 1)
+    world.add(world.says("$J"))
+    psu.submit_jobs(psu.LocalJobExecutor(max_workers=2, cpus=2), Verbose=False)
+    world.until_complete()
+    psu.remove_batch(BATCH)
+    world.add(world.says("$J", then="until [ -e go ]; do sleep 0.05; done"))
+    psu.submit_jobs(Verbose=False)
+    world.until_lines(2)
+    first = world.kill_agent()
+    world.until(lambda: world.agent() not in {None, first})
+    psu.get_queue(Verbose=False)
+    assert world.states() == {0: "run"}
+    (world.home / "go").touch()
+    world.until_complete()
+    world.until_complete(BATCH + 1)
+
+
 def test_what_a_job_could_not_write_counts_before_its_end(world):
     """It said complete in a file beside the index: its end does not make it missing, and the next group goes."""
     world.add(

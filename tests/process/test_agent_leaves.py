@@ -25,7 +25,7 @@ import json, os, sys, time
 from paraschut.agent import agent, __main__
 from paraschut.agent.limits import capacity_of
 
-agent.LINGER = float(os.environ["LINGER"])
+agent.LINGER = agent.SAFETY = float(os.environ["LINGER"])
 __main__.main()
 """
 
@@ -55,12 +55,15 @@ exec {sys.executable} "$@"
 
 def test_what_is_submitted_while_the_agent_leaves_is_not_lost(short):
     """Sixty times, at moments around that of its leave."""
+    agents = set()
     for index in range(60):
         short.add(short.says("$J"), start=index)
         psu.submit_jobs(Verbose=False)
         short.until_complete(seconds=20)
+        agents.add(short.query("SELECT pid FROM agent")[0]["pid"])
         time.sleep(0.02 + 0.001 * (index % 40))
     assert sorted(map(int, short.lines())) == list(range(60))
+    assert len(agents) > 5
 
 
 def test_it_leaves_nothing_behind(short):
