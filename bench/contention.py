@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sqlite3
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ _fork = multiprocessing.get_context("fork")
 
 def ours(index: str, number: int) -> Callable[[int], object]:
     """Return one callback of a job, as the job makes it."""
-    del index
-    return lambda call: psu.set_progress(call / CALLS, BatchID=BATCH, JobIndex=number)
+    del index, number  # the job knows them from its environment
+    return lambda call: psu.set_progress(call / CALLS)
 
 
 def plain(index: str, number: int) -> Callable[[int], object]:
@@ -43,15 +44,20 @@ def plain(index: str, number: int) -> Callable[[int], object]:
 
 
 def worker(make: Any, index: str, number: int, start: Any, answers: Any) -> None:
+    """Call again and again, as job ``number``; tell when it began and ended, the worst wait, and errors."""
+    names = {"BATCHID": BATCH, "JOBINDEX": number, "ATTEMPT": 1}
+    os.environ.update({f"PARASCHUT_{name}": str(value) for name, value in names.items()})
     call = make(index, number)
-    start.wait()
+    call(0)  # opens the index, as the first call of a job does; the rush is what is measured
+    start.wait(60)
     waits, errors = [], 0
     began = time.monotonic()
     for done in range(CALLS):
         before = time.monotonic()
         try:
             call(done)
-        except (sqlite3.Error, psu.ParaschutError):
+        except Exception:
+            traceback.print_exc()
             errors += 1
         waits.append(time.monotonic() - before)
     answers.put((began, time.monotonic(), max(waits), errors))

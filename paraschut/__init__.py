@@ -44,11 +44,11 @@ if TYPE_CHECKING:
         add_batch_to_queue,
         add_job_to_queue,
         generate_data,
-        generate_script,
         get_job_template,
         load_data,
     )
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
+    from paraschut.scripts import generate_script
     from paraschut.submitter import periodic_submitter
 
     ClusterID: str | None
@@ -136,11 +136,11 @@ _HOMES = {
         "add_batch_to_queue",
         "add_job_to_queue",
         "generate_data",
-        "generate_script",
         "get_job_template",
         "load_data",
     ),
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
+    "scripts": ("generate_script",),
     "submitter": ("periodic_submitter",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -65,8 +65,8 @@ def set_job_field(
     >>> set_job_field(20260101000000, [3, 4])  # doctest: +SKIP
     2
     """
-    indices = [JobIndex] if isinstance(JobIndex, int) else list(JobIndex)
-    return _set({BatchID: indices}, Fields, Unless, "set")
+    (batch_id,) = jobs.numbers_of(BatchID)
+    return _set({batch_id: jobs.numbers_of(JobIndex)}, Fields, Unless, "set")
 
 
 def set_batch_field(
@@ -99,7 +99,7 @@ def set_batch_field(
 def _wanted(given: Batches) -> dict[int, list[int] | None]:
     if isinstance(given, Mapping):
         return {batch_id: [one["JobIndex"] for one in group] for batch_id, group in given.items()}
-    return dict.fromkeys([given] if isinstance(given, int) else given)
+    return dict.fromkeys(jobs.numbers_of(given))
 
 
 def _set(
@@ -203,8 +203,14 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     >>> qdel_job(20260101000000, 3)  # doctest: +SKIP
     1
     """
-    indices = [JobIndex] if isinstance(JobIndex, int) else list(JobIndex)
-    return _set({BatchID: indices}, {"state": state}, {}, "qdel", only=("init", "submit", "run", "spawn"))
+    (batch_id,) = jobs.numbers_of(BatchID)
+    return _set(
+        {batch_id: jobs.numbers_of(JobIndex)},
+        {"state": state},
+        {},
+        "qdel",
+        only=("init", "submit", "run", "spawn"),
+    )
 
 
 def boost_batch_priority(BatchID: Batches, by: float) -> int:

@@ -30,7 +30,7 @@ def _shebang(path: str) -> tuple[str, ...]:
         first = file.readline(256)
     if not first.startswith(b"#!"):
         return ()
-    return tuple(os.fsdecode(first[2:]).split(None, 1))
+    return tuple(os.fsdecode(first[2:].strip()).split(None, 1))
 
 
 def job_variables(

@@ -251,9 +251,7 @@ def print_log(
     except re.error as error:
         raise JobError(f"RegEx {RegEx!r} is not a regular expression: {error}.") from error
     chosen = Lines if Lines is None or isinstance(Lines, int) else sorted(set(Lines))
-    batches, indices, attempts = (
-        [one] if isinstance(one, int) else list(one) for one in (BatchID, JobIndex, LogIndex)
-    )
+    batches, indices, attempts = map(jobs.numbers_of, (BatchID, JobIndex, LogIndex))
     several = len(batches) * len(indices) * len(attempts) > 1
     with Store.of(load_config()) as store:
         for batch_id in batches:

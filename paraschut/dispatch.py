@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paraschut import fold as folding
+from paraschut import job as jobs
 from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
@@ -131,8 +132,7 @@ def submit_one_batch(
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
     submitted 4 jobs of 1 batch
     """
-    wanted = [BatchID] if isinstance(BatchID, int) else list(BatchID)
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, wanted)
+    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, jobs.numbers_of(BatchID))
 
 
 def _pass(
@@ -147,6 +147,8 @@ def _pass(
     config = load_config()
     if MaxJobs is not None and (isinstance(MaxJobs, bool) or MaxJobs < 0):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
+    if Executor is not None:
+        Executor = executor_of(Executor, config)
     request = _Request(config.max_jobs if MaxJobs is None else MaxJobs, MinPrior, only, Filter)
     with Store.of(config) as store:
         notes = folding.fold(store, config, force=ForceSubmit)
@@ -364,17 +366,18 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    indices = [JobIndex] if isinstance(JobIndex, int) else list(JobIndex)
+    (batch_id,) = jobs.numbers_of(BatchID)
+    indices = jobs.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:
         folding.fold(store, config)
         from paraschut.store import views
 
         with store.reading() as connection:
-            known = views.batches(connection).get(BatchID)
+            known = views.batches(connection).get(batch_id)
         executor = executor_of(Executor or (known and known.executor) or config.executor_name, config)
         new = _new_submission(config, executor, None)
-        claim = store.claim_jobs(new, [(BatchID, index) for index in indices], executor.asked)
+        claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         _hand_over(store, config, executor, new, claim, done)
     if Verbose:
         print(done)  # noqa: T201 - the line that the call promises

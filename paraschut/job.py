@@ -128,7 +128,7 @@ def joined_name(name: object) -> str:
 
 def writable(text: str) -> str:
     """Return a text that a column can hold: half characters, as of file names that are not UTF-8, are spelt out."""
-    return text if text.isascii() or _encodable(text) else text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() or encodable(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def check(job: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def check(job: Mapping[str, Any]) -> None:
             f"{', '.join(REQUIRED)}."
         )
     for field in ("BatchID", "JobIndex"):
-        _check_index(job, field)
+        check_index(job, field)
     priority = job["priority"]
     if not is_number(priority):
         raise JobError(
@@ -176,8 +176,9 @@ def check(job: Mapping[str, Any]) -> None:
         _check_vars(job)
 
 
-def _check_index(job: Mapping[str, Any], field: str) -> None:
-    value = job[field]
+def check_index(job: Mapping[str, Any], field: str) -> None:
+    """Raise unless a field of a job is a whole number of 0 or more."""
+    value: Any = job.get(field)
     try:
         good = not isinstance(value, bool) and 0 <= operator.index(value) < 1 << 63
     except TypeError:
@@ -236,7 +237,7 @@ def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
         raise JobError("A field of the job contains itself, or is nested too deeply to be kept.") from None
     except ValueError as error:  # an integer of thousands of digits
         raise JobError(f"The field {_culprit(fields)!r} cannot be kept: {error}.") from error
-    if not text.isascii() and not _encodable(text):
+    if not text.isascii() and not encodable(text):
         text = json.dumps(kept, allow_nan=False)
         for field, value in json.loads(text).items():
             if value != kept[field]:  # two halves of a character that JSON would join
@@ -253,7 +254,8 @@ def _culprit(fields: Mapping[str, Any]) -> str:
     return ""
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Return whether a text has no half characters, as file names have that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8
@@ -360,9 +362,30 @@ def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[
     return pack(fields)[0], pickle.dumps(odd, protocol=5) if odd else None
 
 
+def numbers_of(given: Any) -> list[int]:
+    """Return one whole number, or several, as a list of Python's own.
+
+    Examples
+    --------
+    >>> numbers_of(3), numbers_of(range(2))
+    ([3], [0, 1])
+    """
+    try:
+        return [operator.index(given)]
+    except TypeError:
+        pass
+    try:
+        return [operator.index(one) for one in given]
+    except TypeError:
+        raise JobError(f"{given!r} is neither a whole number nor a list of them. Nothing was done.") from None
+
+
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number."""
-    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    try:
+        return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    except (TypeError, OverflowError):  # NumPy calls a span of time a real number
+        return False
 
 
 def plain_number(value: Any) -> float:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
-import string
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
-from paraschut.errors import JobError, NotFoundError, ScriptError, StoreError
+from paraschut.errors import JobError, NotFoundError
 from paraschut.paths import Paths
 from paraschut.resources import needs_of
-from paraschut.store.store import Store
+from paraschut.scripts import is_file, script_path, text_of, write
+from paraschut.store.store import JobIndexTakenError, Store
 from paraschut.store.trust import check_trusted
 
 _STAMP = "%Y%m%d%H%M%S"
-#: What makes a script a command line for sure, rather than the path of a file.
-_SHELL = frozenset(" \t\n;&|<>()$`'\"*?[]#~=%!{}")
 
 
 def get_job_template(SetID: bool = False) -> jobs.Job:
@@ -59,113 +56,6 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
 def _next_second(stamp: int) -> int:
     then = datetime.strptime(str(stamp), _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
     return int(then.strftime(_STAMP))
-
-
-def generate_script(
-    JobInfo: dict[str, Any], Template: str | os.PathLike[str] | None = None
-) -> dict[str, Any]:
-    """Write a job's own script from a template, or fill in its command line; sets ``script`` in the dict.
-
-    Parameters
-    ----------
-    JobInfo : dict
-        The job. ``{field}`` in the template becomes its field (and ``{resources[mem]}`` what is in one), ``{{`` and
-        ``}}`` become braces. A name of several parts is joined by ``/``.
-    Template : str | PathLike | None
-        A template file or a command line; None: the job's ``script``.
-
-    Returns
-    -------
-    dict
-        The same dict.
-
-    Raises
-    ------
-    ScriptError
-        If the template does not exist, or names a field that the job does not have.
-
-    Examples
-    --------
-    >>> generate_script({"BatchID": 1, "JobIndex": 7, "script": "echo {JobIndex} {{}}"})["script"]
-    'echo 7 {}'
-    """
-    template = os.fspath(JobInfo.get("script") or "" if Template is None else Template)
-    workdir = JobInfo.get("workdir") or os.getcwd()
-    path = os.path.join(workdir, os.path.expanduser(template))
-    if not _is_file(template, workdir):
-        JobInfo["script"] = _filled(template, JobInfo, "the command line")
-        return JobInfo
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScriptError(f"The template {path} of {jobs.label(JobInfo)} cannot be read: {error}") from error
-    filled = _filled(text, JobInfo, path)
-    for field in ("BatchID", "JobIndex"):
-        if not isinstance(JobInfo.get(field), int):
-            raise ScriptError(
-                f"The script of a job is named by its BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}. Set "
-                f"both first, or add the job with set_index=True, build_script=True."
-            )
-    folder = Paths(load_config().index).scripts(JobInfo["BatchID"])
-    target = os.path.join(folder, f"{JobInfo['JobIndex']}{os.path.splitext(path)[1]}")
-    _write(target, filled.encode(), 0o700)
-    JobInfo["script"] = target
-    return JobInfo
-
-
-def _filled(template: str, job: Mapping[str, Any], where: str) -> str:
-    fields = dict(job)
-    if isinstance(fields.get("name"), (list, tuple)):
-        fields["name"] = jobs.joined_name(fields["name"])
-    try:
-        return string.Formatter().vformat(template, (), fields)
-    except (KeyError, IndexError, AttributeError, TypeError) as error:
-        missing = error.args[0] if error.args else error
-        raise ScriptError(
-            f"The script of {jobs.label(job)} ({where}) names the field {missing!r}, which the job does not have. It has: "
-            f"{', '.join(map(str, job))}. Braces of the script itself are written {{{{ and }}}}."
-        ) from error
-    except ValueError as error:
-        raise ScriptError(
-            f"The script of {jobs.label(job)} ({where}) has braces that name no field: {error}. Braces of the script "
-            f"itself are written {{{{ and }}}}."
-        ) from error
-
-
-def _is_file(script: str, workdir: str) -> bool:
-    """Return whether a script is a file; raise if it looks like one that does not exist."""
-    if (
-        "\n" not in script
-        and "\0" not in script
-        and os.path.isfile(os.path.join(workdir, os.path.expanduser(script)))
-    ):
-        return True
-    if _SHELL.isdisjoint(script) and not shutil.which(script) and script not in _BUILTINS:
-        raise ScriptError(
-            f"The script {script!r} does not exist in {workdir}, and is no command either. Give the path of a file, or "
-            f"a command line such as 'python train.py'."
-        )
-    return False
-
-
-#: Commands of the shell that are no files (POSIX.1-2017, 2.14).
-_BUILTINS = frozenset({":", "true", "false", "exit", "wait", "times", "pwd", "set", "umask", "ulimit"})
-
-
-def _write(path: str, data: bytes, mode: int) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    beside = f"{path}.{os.getpid()}.tmp"
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.rename(beside, path)
-    except OSError as error:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror}. Is the disk full, or the folder not yours?"
-        ) from error
 
 
 def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
@@ -207,7 +97,7 @@ def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
             f"its own kind, and give the job its path."
         ) from error
     path = os.path.join(Paths(load_config().index).data(JobInfo["BatchID"]), f"{JobInfo['JobIndex']}.pkl")
-    _write(path, data, 0o600)
+    write(path, data, 0o600)
     JobInfo["data"] = path
     return JobInfo
 
@@ -282,15 +172,16 @@ def add_batch_to_queue(
     >>> job["script"] = "echo {JobIndex}"
     >>> add_batch_to_queue(job["BatchID"], [job] * 3, set_index=True, build_script=True)
     """
-    _refuse_single(JobInfoList)
-    foreign = [one for one in JobInfoList if one.get("BatchID") not in (None, BatchID)]
+    group = _listed(JobInfoList)
+    (batch_id,) = jobs.numbers_of(BatchID)
+    foreign = [one for one in group if one.get("BatchID") not in (None, batch_id)]
     if foreign:
-        raise JobError(f"{jobs.label(foreign[0])} is not of batch {BatchID}. Nothing was added.")
-    numbered: Iterable[Mapping[str, Any]] = (
-        {**one, "BatchID": BatchID, "JobIndex": number if set_index else one.get("JobIndex")}
-        for number, one in enumerate(JobInfoList)
-    )
-    _add(load_config(), list(numbered), build_script=build_script, new=True)
+        raise JobError(f"{jobs.label(foreign[0])} is not of batch {batch_id}. Nothing was added.")
+    numbered = [
+        {**one, "BatchID": batch_id, "JobIndex": number if set_index else one.get("JobIndex")}
+        for number, one in enumerate(group)
+    ]
+    _add(load_config(), numbered, build_script=build_script, new=True)
 
 
 def add_job_to_queue(
@@ -324,38 +215,51 @@ def add_job_to_queue(
     >>> add_job_to_queue({**get_job_template(SetID=True), "script": "true"}, set_index=True)
     [0]
     """
-    group = [JobInfo] if isinstance(JobInfo, Mapping) else list(JobInfo)
-    _refuse_single(group)
+    group = [JobInfo] if isinstance(JobInfo, Mapping) else _listed(JobInfo)
     config = load_config()
     given = [dict(one) for one in group]
-    if set_index:
-        from paraschut.store import views
+    for one in given:
+        jobs.check_index(one, "BatchID")
+    while True:
+        if set_index:
+            _number(config, given)
+        try:
+            _add(config, given, build_script=build_script, new=False)
+        except JobIndexTakenError:
+            if not set_index:
+                raise
+            continue  # another process took the numbers meanwhile
+        return [one["JobIndex"] for one in given]
 
-        following: dict[int, int] = {}
-        with Store.of(config, create=True) as store, store.reading() as connection:
-            for one in given:
-                batch_id = one["BatchID"]
-                if batch_id not in following:
-                    following[batch_id] = views.highest_index(connection, batch_id) + 1
-                one["JobIndex"] = following[batch_id]
-                following[batch_id] += 1
-    _add(config, given, build_script=build_script, new=False)
-    return [one["JobIndex"] for one in given]
+
+def _number(config: Config, given: Iterable[dict[str, Any]]) -> None:
+    from paraschut.store import views
+
+    following: dict[int, int] = {}
+    with Store.of(config, create=True) as store, store.reading() as connection:
+        for one in given:
+            batch_id = one["BatchID"]
+            if batch_id not in following:
+                following[batch_id] = views.highest_index(connection, int(batch_id)) + 1
+            one["JobIndex"] = following[batch_id]
+            following[batch_id] += 1
 
 
-def _refuse_single(group: Any) -> None:
-    if isinstance(group, Mapping) or not all(isinstance(one, Mapping) for one in group):
+def _listed(group: Any) -> list[Mapping[str, Any]]:
+    if isinstance(group, Mapping) or not isinstance(group, Iterable):
+        group = [None]
+    listed = list(group)
+    if not all(isinstance(one, Mapping) for one in listed):
         raise JobError("A list of job dicts is needed; get_job_template() makes one. Nothing was added.")
-    if not group:
+    if not listed:
         raise JobError("The list of jobs is empty. Nothing was added.")
+    return listed
 
 
 def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
     scripts: set[Any] = set()
     resources: set[str] = set()
-    batches: dict[int, list[Mapping[str, Any]]] = {}
-    ready: list[Mapping[str, Any]] = []
     for one in given:
         jobs.check(one)
         key = repr(one["resources"])
@@ -365,12 +269,37 @@ def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bo
             except JobError as error:
                 raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
             resources.add(key)
-        ready.append(generate_script(dict(one)) if build_script else one)
-    for one in ready:
         where = (one["script"], one.get("workdir"))
         if where not in scripts:
-            _is_file(os.fspath(one["script"]), one.get("workdir") or workdir)
+            is_file(os.fspath(one["script"]), one.get("workdir") or workdir)
             scripts.add(where)
-        batches.setdefault(one["BatchID"], []).append(one)
-    with Store.of(config, create=True) as store:
-        store.add(batches, time.time(), workdir, new=new)
+    made: list[str] = []
+    try:
+        ready = _built(config, given, made) if build_script else given
+        batches: dict[int, list[Mapping[str, Any]]] = {}
+        for one in ready:
+            batches.setdefault(int(one["BatchID"]), []).append(one)
+        with Store.of(config, create=True) as store:
+            store.add(batches, time.time(), workdir, new=new)
+    except BaseException:
+        for path in made:
+            os.unlink(path)
+        for folder in {os.path.dirname(path) for path in made}:
+            with suppress(OSError):  # other scripts are in it
+                os.removedirs(folder)
+        raise
+
+
+def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) -> list[dict[str, Any]]:
+    """Return the jobs with their own scripts; the files that were written are appended to ``made``."""
+    texts = [text_of(one) for one in given]
+    ready = []
+    for one, (text, source) in zip(given, texts, strict=True):
+        script = text
+        if source is not None:
+            # A new name if need be: the file of that name may be of a job that is in the index already.
+            path = script_path(Paths(config.index), one, source)
+            script = write(path, text.encode(errors="surrogateescape"), 0o700, anew=True)
+            made.append(script)
+        ready.append({**one, "script": script})
+    return ready

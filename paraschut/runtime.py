@@ -278,6 +278,7 @@ def set_complete(
     if job is not None:
         BatchID = job.get("BatchID") if BatchID is None else BatchID
         JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
+        _refuse_bad(job)
     where = _where(BatchID, JobIndex, "set_complete")
     key = _key_of(where)
     desk = _desk()

@@ -67,7 +67,8 @@ def packed(
         Name and working directory of the batch, if it has jobs already.
     """
     first = jobs.joined_name(group[0]["name"]) if known is None else known[0]
-    elsewhere = {} if known is None or known[1] == workdir else {"workdir": workdir}
+    there = workdir if known is None and jobs.encodable(workdir) else known and known[1]
+    elsewhere = {} if there == workdir else {"workdir": workdir}
     rows = []
     for one in group:
         name = jobs.joined_name(one["name"])

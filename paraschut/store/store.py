@@ -20,6 +20,10 @@ from paraschut.store.schema import attempt, batch, event, job, submission
 from paraschut.values import shadow
 
 
+class JobIndexTakenError(JobError):
+    """A job with this JobIndex is in the batch already; a caller who numbers jobs itself tries the next."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewSubmission:
     """Who claims jobs, for which executor."""
@@ -124,7 +128,7 @@ class Store(Index):
                     duplicate = rows.duplicate(connection, error, batch_id, records)
                     if duplicate is None:
                         raise
-                    raise JobError(
+                    raise JobIndexTakenError(
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
@@ -318,19 +322,18 @@ class Store(Index):
                     runtime.write_fields(db, row, fields)
                 count += len(chosen)
                 if chosen:
-                    index = chosen[0]["JobIndex"] if len(chosen) == 1 else None
                     detail = json.dumps({field: shadow(value) for field, value in fields.items()})
-                    connection.execute(
-                        insert(event).values(
-                            at=now,
-                            host=who.host,
-                            pid=who.pid,
-                            BatchID=batch_id,
-                            JobIndex=index,
-                            kind=why,
-                            detail=detail,
-                        )
-                    )
+                    told = {
+                        "at": now,
+                        "host": who.host,
+                        "pid": who.pid,
+                        "BatchID": batch_id,
+                        "kind": why,
+                        "detail": detail,
+                    }
+                    everything = indices is None and not unless and only is None and not missing
+                    of = [None] if everything else [row["JobIndex"] for row in chosen]
+                    connection.execute(insert(event), [{**told, "JobIndex": index} for index in of])
         return count, taken
 
     def boost(self, batch_ids: Sequence[int], by: float, *, who: Identity, now: float) -> int:
@@ -384,6 +387,7 @@ def _make_batch(
             name=jobs.joined_name(first["name"]),
             data_type=jobs.writable(kind) if isinstance(kind, str) else json.dumps(shadow(kind)),
             created=now,
-            workdir=workdir,
+            # A folder whose name is not UTF-8 is kept with each job, in JSON.
+            workdir=workdir if jobs.encodable(workdir) else None,
         )
     )

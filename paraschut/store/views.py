@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, update
@@ -100,23 +102,34 @@ def job_dicts(
     condition: ColumnElement[bool] | None,
     states: Sequence[str] | None = None,
 ) -> dict[int, list[jobs.Job]]:
-    """Return job dicts by batch, without what needs unpickling."""
+    """Return job dicts by batch, without what needs unpickling; ``missing`` is a state here, too."""
     query = _jobs_query(condition)
     if states is not None:
-        query = query.where(job.c.state.in_(list(states)))
-    told: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    attempts = select(attempt, submission.c.cluster_id).join(
-        submission, submission.c.token == attempt.c.token
-    )
-    for row in connection.execute(
-        attempts.order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
-    ).mappings():
-        told.setdefault((row["BatchID"], row["JobIndex"]), []).append(dict(row))
+        wanted = job.c.state.in_(list(states))
+        query = query.where(
+            wanted | (active() & job.c.failure.is_not(None)) if "missing" in states else wanted
+        )
+    rows = [dict(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings()]
     found: dict[int, list[jobs.Job]] = {}
-    for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings():
-        of = told.get((row["BatchID"], row["JobIndex"]), [])
-        found.setdefault(row["BatchID"], []).append(assemble(dict(row), of, store.index, partial=True))
+    for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
+        told = _attempts_of_batch(connection, batch_id)
+        found[batch_id] = [
+            assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
+        ]
     return found
+
+
+def _attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+    query = (
+        select(attempt, submission.c.cluster_id)
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(attempt.c.BatchID == batch_id)
+        .order_by(attempt.c.JobIndex, attempt.c.n)
+    )
+    told: dict[int, list[dict[str, Any]]] = {}
+    for row in connection.execute(query).mappings():
+        told.setdefault(row["JobIndex"], []).append(dict(row))
+    return told
 
 
 def get_job(store: Store, connection: Connection, batch_id: int, job_index: int) -> jobs.Job:

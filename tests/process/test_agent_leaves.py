@@ -26,6 +26,19 @@ from paraschut.agent import agent, __main__
 from paraschut.agent.limits import capacity_of
 
 agent.LINGER = agent.SAFETY = float(os.environ["LINGER"])
+real = agent.Agent._may_leave
+
+
+def slow(self):
+    leaves = real(self)
+    if leaves and os.path.exists(os.environ["DOOR"]):
+        open(os.environ["DOOR"] + ".reached", "w").close()
+        while os.path.exists(os.environ["DOOR"]):
+            time.sleep(0.01)
+    return leaves
+
+
+agent.Agent._may_leave = slow
 __main__.main()
 """
 
@@ -50,19 +63,33 @@ exec {sys.executable} "$@"
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("LINGER", "0.03")
+    monkeypatch.setenv("DOOR", str(tmp_path / "door"))
     return world
 
 
+def test_what_is_submitted_when_the_agent_has_decided_to_leave(short, tmp_path):
+    """It has written down that it leaves, and lives on for a moment: it is not told, but the next one started."""
+    door, reached = tmp_path / "door", tmp_path / "door.reached"
+    door.touch()
+    short.add(short.says("$J"))
+    psu.submit_jobs(Verbose=False)
+    short.until(reached.exists)
+    short.add(short.says("$J"), start=1)
+    psu.submit_jobs(Verbose=False)
+    door.unlink()
+    short.until_complete()
+
+
 def test_what_is_submitted_while_the_agent_leaves_is_not_lost(short):
-    """Sixty times, at moments around that of its leave."""
+    """Again and again, at moments around that of its leave."""
     agents = set()
-    for index in range(60):
+    for index in range(30):
         short.add(short.says("$J"), start=index)
         psu.submit_jobs(Verbose=False)
         short.until_complete(seconds=20)
         agents.add(short.query("SELECT pid FROM agent")[0]["pid"])
         time.sleep(0.02 + 0.001 * (index % 40))
-    assert sorted(map(int, short.lines())) == list(range(60))
+    assert sorted(map(int, short.lines())) == list(range(30))
     assert len(agents) > 5
 
 
