@@ -20,7 +20,9 @@ FIGURES = ("adding", "dashboard", "passes", "local", "callback", "contention")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds: a first look")
-    parser.add_argument("--only", action="append", choices=FIGURES, metavar="NAME", help=f"one of: {', '.join(FIGURES)}")
+    parser.add_argument(
+        "--only", action="append", choices=FIGURES, metavar="NAME", help=f"one of: {', '.join(FIGURES)}"
+    )
     parser.add_argument("--out", type=Path, help="the file for the table (default: one in bench/results)")
     given = parser.parse_args()
     rows: list[Row] = []

@@ -17,10 +17,15 @@ def stdlib(jobs: list[dict[str, object]]) -> float:
 
         def add() -> None:
             db = sqlite3.connect(folder / "plain.db")
-            db.execute("CREATE TABLE job (BatchID INTEGER, JobIndex INTEGER, state TEXT, priority, metadata TEXT)")
+            db.execute(
+                "CREATE TABLE job (BatchID INTEGER, JobIndex INTEGER, state TEXT, priority, metadata TEXT)"
+            )
             db.executemany(
                 "INSERT INTO job VALUES (?, ?, ?, ?, ?)",
-                ((one["BatchID"], one["JobIndex"], one["state"], one["priority"], json.dumps(one)) for one in jobs),
+                (
+                    (one["BatchID"], one["JobIndex"], one["state"], one["priority"], json.dumps(one))
+                    for one in jobs
+                ),
             )
             db.commit()
             db.close()
@@ -38,9 +43,7 @@ def measure(*, quick: bool) -> list[Row]:
     count = 10_000 if quick else 100_000
     jobs = make_jobs(BATCH, count)
     paraschut(jobs[:10])
-    rates = interleave(
-        3 if quick else 7, {"ours": lambda: paraschut(jobs), "floor": lambda: stdlib(jobs)}
-    )
+    rates = interleave(3 if quick else 7, {"ours": lambda: paraschut(jobs), "floor": lambda: stdlib(jobs)})
     ratio = quotients(rates["ours"], rates["floor"])
     return [
         Row(

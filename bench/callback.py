@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 
 import paraschut as psu
-from bench.common import Row, index_of, interleave, make_jobs, milliseconds, quotients, scratch, seconds, spread, times
+from bench.common import (
+    Row,
+    index_of,
+    interleave,
+    make_jobs,
+    milliseconds,
+    quotients,
+    scratch,
+    seconds,
+    spread,
+    times,
+)
 from paraschut.command import job_variables
 
 BATCH = 20260101000000
@@ -74,11 +85,16 @@ def measure(*, quick: bool) -> list[Row]:
             runs["shell"] = ["sh", "-c", f"'{sys.executable}' -m paraschut job complete"]
         for command in runs.values():
             run(command, claimed)
-        took = interleave(rounds, {name: lambda command=command: run(command, claimed) for name, command in runs.items()})
-    return [_row(took, *what) for what in (
-        ("ours", "a Python job that calls get_job_info(SetID=True) and set_complete()", 2),
-        ("shell", "`paraschut job complete` in a shell job", 3),
-    )]
+        took = interleave(
+            rounds, {name: lambda command=command: run(command, claimed) for name, command in runs.items()}
+        )
+    return [
+        _row(took, *what)
+        for what in (
+            ("ours", "a Python job that calls get_job_info(SetID=True) and set_complete()", 2),
+            ("shell", "`paraschut job complete` in a shell job", 3),
+        )
+    ]
 
 
 def _row(took: dict[str, list[float]], name: str, what: str, most: float) -> Row:

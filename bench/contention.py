@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import paraschut as psu
-from bench.common import Row, index_of, interleave, make_jobs, milliseconds, per_second, quotients, scratch, spread, times
+from bench.common import (
+    Row,
+    index_of,
+    interleave,
+    make_jobs,
+    milliseconds,
+    per_second,
+    quotients,
+    scratch,
+    spread,
+    times,
+)
 from paraschut.store.runtime import read_statements
 
 BATCH = 20260101000000

@@ -32,7 +32,9 @@ WORKERS = 2
 def agent(count: int) -> float:
     """Return the jobs per second of the agent, from ``init`` to ``complete`` in the index; it starts with the clock."""
     with scratch(f"max_workers = {WORKERS}") as folder:
-        psu.add_batch_to_queue(BATCH, make_jobs(BATCH, count, script=":", complete_on_exit=True, resources=None))
+        psu.add_batch_to_queue(
+            BATCH, make_jobs(BATCH, count, script=":", complete_on_exit=True, resources=None)
+        )
         db = sqlite3.connect(index_of(folder))
 
         def run() -> None:
@@ -79,7 +81,9 @@ def measure(*, quick: bool) -> list[Row]:
     rates = interleave(3 if quick else 7, runs)
     ratio = quotients(rates["ours"], rates["xargs"])
     rate = sorted(rates["ours"])[len(ratio) // 2]
-    peers = "; ".join(f"{name} {spread(rates[name], per_second)}" for name in rates if name not in {"ours", "xargs"})
+    peers = "; ".join(
+        f"{name} {spread(rates[name], per_second)}" for name in rates if name not in {"ours", "xargs"}
+    )
     throughput = Row(
         f"{count:,} no-op commands on {WORKERS} workers, init to complete, beside `xargs -P{WORKERS}`",
         spread(rates["ours"], per_second),

@@ -67,7 +67,9 @@ def stdlib(count: int) -> float:
             db.execute("BEGIN IMMEDIATE")
             jobs = db.execute("SELECT BatchID, JobIndex, metadata FROM job WHERE state='init'").fetchall()
             with open("jobs.sh", "w") as file:
-                file.writelines(f"{json.loads(metadata)['script']} > {b}.{j}.out\n" for b, j, metadata in jobs)
+                file.writelines(
+                    f"{json.loads(metadata)['script']} > {b}.{j}.out\n" for b, j, metadata in jobs
+                )
                 file.flush()
                 os.fsync(file.fileno())
             mark = "UPDATE job SET state='submit' WHERE BatchID=? AND JobIndex=?"
@@ -114,7 +116,9 @@ def _submitting(*, quick: bool) -> list[Row]:
         )
     linear = quotients(rates["large"], rates["small"])
     middle = sorted(linear)[len(linear) // 2]
-    rows.append(Row("… its rate at 10,000 by that at 1,000", spread(linear, times), "", "", "≥ 0.8×", middle >= 0.8))
+    rows.append(
+        Row("… its rate at 10,000 by that at 1,000", spread(linear, times), "", "", "≥ 0.8×", middle >= 0.8)
+    )
     return rows
 
 

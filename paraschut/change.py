@@ -192,7 +192,13 @@ def qdel_batch(BatchID: Batches, state: str = "held") -> int:
     >>> qdel_batch(20260101000000)  # doctest: +SKIP
     4
     """
+    _check_deleted(state)
     return _set(_wanted(BatchID), {"state": state}, {}, "qdel", only=("init", "submit", "run", "spawn"))
+
+
+def _check_deleted(state: str) -> None:
+    if state not in {"held", "init"}:
+        raise JobError(f"A deleted job becomes 'held' or 'init', not {state!r}. Nothing was deleted.")
 
 
 def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -> int:
@@ -203,6 +209,7 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     >>> qdel_job(20260101000000, 3)  # doctest: +SKIP
     1
     """
+    _check_deleted(state)
     (batch_id,) = jobs.numbers_of(BatchID)
     return _set(
         {batch_id: jobs.numbers_of(JobIndex)},

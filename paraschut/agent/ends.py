@@ -77,7 +77,9 @@ def _give_back(db: Statements, process: str, host: str) -> None:
     # The agent had committed the start and died before it told the wrapper: back into the queue.
     for row in db.rows("started_in", host=host, process=f"{process}:{boot_id()}"):
         key = Key(row["BatchID"], row["JobIndex"], row["n"])
-        if db.changed("attempt_not_started", **key._asdict(), process=f"{process}:{boot_id()}"):
+        if row["cancelled"] is not None:  # deleted meanwhile: it has ended without having begun
+            end_attempt(db, key, Ended(None, row["cancelled"], None, None), "cancelled", complete=False)
+        elif db.changed("attempt_not_started", **key._asdict(), process=f"{process}:{boot_id()}"):
             db.run("job_not_started", **key._asdict())
 
 

@@ -41,6 +41,10 @@ SET_INIT = (
 )
 
 
+#: A job that is set to one of these is not to run on. Other words only call it something, once it has started.
+TAKEN_BACK = ("init", "held")
+
+
 class Running(NamedTuple):
     """An attempt that an executor has, or may have."""
 
@@ -168,21 +172,23 @@ def excepted(row: Mapping[str, Any], unless: Mapping[str, Iterable[Any]]) -> boo
     return any(field in fields and fields[field] in values for field, values in unless.items())
 
 
-def take_from_executor(db: Statements, row: Mapping[str, Any], now: float) -> list[Running]:
-    """Mark the current attempt of a job, if it has not ended, as one that must end.
+def take_from_executor(db: Statements, row: Mapping[str, Any], state: str, now: float) -> list[Running]:
+    """Mark the current attempt of a job that is set to a state, if it has not ended, as one that must end.
 
     The job stays in the way of its next attempt until that end is proved (column ``ending``). An attempt that
     waits in the index itself ends here and now: the agent starts only what is not cancelled.
     """
     where = (row["BatchID"], row["JobIndex"], row["attempt"])
-    if row["state"] not in ACTIVE or not row["attempt"]:
+    if not row["attempt"]:
         return []
     connection = db.connection
     cursor = connection.execute(_ATTEMPT_TO_DELETE, where)
     found = cursor.fetchone()
-    if found is None:
+    if found is None or (found[-1] is not None and row["state"] not in ACTIVE):
         return []
     executor, token, task, cluster_id, started, host, ended = found
+    if started is not None and state not in TAKEN_BACK:
+        return []
     waits_here = host is not None and started is None
     connection.execute(_CANCEL, (now, now if waits_here else None, *where))
     if ended is not None or waits_here:

@@ -205,13 +205,11 @@ def _take_back(db: Statements, row: Mapping[str, Any], state: str, now: float, *
     """
     key = {"batch_id": row["BatchID"], "job_index": row["JobIndex"], "n": row["attempt"]}
     attempt = db.row("read_attempt", **key)
-    if row["state"] not in {"submit", "run", "spawn"} or attempt is None or attempt["ended"] is not None:
+    if attempt is None or attempt["ended"] is not None or state not in {"init", "held"}:
         return
-    if own and state == "init":
-        db.run("job_awaits_end", **key)
-    elif not own and state not in {"submit", "run", "spawn", "complete", "collected"}:
-        db.run("job_awaits_end", **key)
-        db.run("attempt_cancelled", **key, now=now)
+    db.run("job_awaits_end", **key)
+    if not own:
+        db.run("attempt_cancelled", **key, now=now, reason="cancelled")
 
 
 def _refuse_stale(db: Statements, job: jobs.Job, changed: Mapping[str, Any], row: Mapping[str, Any]) -> None:

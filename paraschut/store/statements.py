@@ -248,7 +248,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(
             _HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)
         ),
-        "started_in": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(
+        "started_in": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.cancelled).where(
             _HERE,
             attempt.c.process == P("process"),
             attempt.c.started.is_not(None),
@@ -263,7 +263,7 @@ def statements() -> dict[str, ClauseElement]:
         "job_awaits_end": update(job).where(_THIS_JOB).values(ending=P("n")),
         "attempt_cancelled": update(attempt)
         .where(_THIS_ATTEMPT)
-        .values(cancelled=now, reason=func.coalesce(attempt.c.reason, literal_column("'cancelled'"))),
+        .values(cancelled=now, reason=func.coalesce(attempt.c.reason, P("reason"))),
         "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
         "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.started).where(
             _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)

@@ -59,7 +59,7 @@ SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NOT NULL
 -- running
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, attempt.process, attempt.started, attempt.cancelled, attempt.reason, job.absent_since FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NOT NULL AND attempt.ended IS NULL AND attempt.process IS NOT NULL;
 -- started_in
-SELECT attempt."BatchID", attempt."JobIndex", attempt.n FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
 SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
@@ -67,7 +67,7 @@ UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch
 -- job_awaits_end
 UPDATE job SET ending=:n WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- attempt_cancelled
-UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, 'cancelled') WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, :reason) WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_absent
 UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- cancelled

@@ -318,7 +318,7 @@ class Store(Index):
                 ]
                 for row in chosen:
                     if "state" in fields:
-                        taken.extend(rows.take_from_executor(db, row, now))
+                        taken.extend(rows.take_from_executor(db, row, str(fields["state"]), now))
                     runtime.write_fields(db, row, fields)
                 count += len(chosen)
                 if chosen:

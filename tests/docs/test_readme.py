@@ -6,11 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
 from stories import ROOT
 
+import paraschut as psu
 from paraschut.render import render_queue
 from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals
 
@@ -52,6 +54,17 @@ def test_the_python_blocks_run_in_order_in_one_session_in_an_empty_folder(playgr
     assert done.returncode == 0, done.stderr
     assert "[0, 1, 4, 9]" in done.stdout
     assert "the square of 3 is 9" in done.stdout
+    # What it leaves is what the text around it promises: the script runs its job, the rest goes on by itself.
+    subprocess.run(["sh", "later.sh"], check=True, capture_output=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while (states := states_of_all()) != {"complete"}:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.2)
+
+
+def states_of_all():
+    found = psu.get_queue(Verbose=False)
+    return {job["state"] for jobs in found.values() for job in jobs}
 
 
 def test_what_it_tells_of_the_shell_is_there():

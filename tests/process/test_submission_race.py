@@ -9,18 +9,14 @@ import paraschut as psu
 
 pytestmark = pytest.mark.process
 
-SUBMITTER = f"""
-import sys, time
+SUBMITTER = """
 import paraschut as psu
-from paraschut.config import load_config
-from paraschut.store import views
-from paraschut.store.store import Store
 
 while True:
     psu.submit_jobs(Verbose=False)
-    with Store.of(load_config()) as store, store.reading() as connection:
-        if {{island.state for island in views.islands(connection)}} == {{"complete"}}:
-            break
+    (jobs,) = psu.get_queue(Verbose=False).values()
+    if {job["state"] for job in jobs} == {"complete"}:
+        break
 """
 ONCE = """
 import sys

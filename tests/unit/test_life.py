@@ -78,7 +78,7 @@ def with_one(*phases, local=None):
 
 class Life(RuleBasedStateMachine):
     @initialize(
-        groups=st.lists(st.sampled_from([1, 1, 2, 150]), min_size=1, max_size=3), on_exit=st.booleans()
+        groups=st.lists(st.sampled_from([1, 1, 2, 150]), min_size=2, max_size=3), on_exit=st.booleans()
     )
     def begin(self, groups, on_exit):
         self.folder = tempfile.mkdtemp(dir=FOLDER)
@@ -140,7 +140,7 @@ class Life(RuleBasedStateMachine):
     def a_job_is_added(self, priority, on_exit):
         self.add(len(self.rows()), [priority], on_exit)
 
-    @rule(local=st.booleans(), max_jobs=st.integers(1, 4))
+    @rule(local=st.booleans(), max_jobs=st.integers(2, 6))
     def a_pass_is_made(self, local, max_jobs):
         store = self.tick()
         token = f"t{self.serial}"
@@ -191,6 +191,15 @@ class Life(RuleBasedStateMachine):
                         one.phase = "over"
         for running in taken:
             assert any(one.key == (BATCH, index, running.n) and one.phase != "over" for one in self.every)
+
+    @rule()
+    def what_is_missing_is_set_back(self):
+        missing = {index for index, (*_, failure) in self.rows().items() if failure is not None}
+        store = self.tick()
+        count, taken = store.change(
+            {BATCH: None}, {"state": "init"}, {}, who=ME, now=self.now, why="", missing=True
+        )
+        assert (count, taken) == (len(missing), [])
 
     @rule(by=st.sampled_from([1, 100]))
     def somebody_boosts_all(self, by):
@@ -391,5 +400,5 @@ class Life(RuleBasedStateMachine):
 class TestLife:
     def test_anything_may_happen_at_any_time_and_nothing_is_lost(self):
         run_state_machine_as_test(
-            Life, settings=settings(max_examples=400, stateful_step_count=50, report_multiple_bugs=False)
+            Life, settings=settings(max_examples=60, stateful_step_count=50, report_multiple_bugs=False)
         )
