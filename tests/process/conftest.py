@@ -13,7 +13,8 @@ def world(home, monkeypatch, request):
     monkeypatch.setenv(MARK, mark)
     monkeypatch.setenv("LINES", str(home / "lines"))
     (home / "config.toml").write_text(
-        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]\n', "utf-8"
+        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]\n',
+        "utf-8",
     )
     made = World(home, mark)
     try:

@@ -41,6 +41,20 @@ def kill(pid, number=signal.SIGKILL):
         os.kill(pid, number)
 
 
+def rests(pid):
+    """Return whether a process uses hardly any processor time for a while."""
+    before = seconds(pid)
+    time.sleep(1)
+    return seconds(pid) - before < 0.2
+
+
+def seconds(pid):
+    """Return the processor time of a process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class World:
     """One index, the jobs in it, and the processes that serve it."""
 
@@ -155,7 +169,10 @@ class World:
             with contextlib.suppress(psutil.Error):
                 environ = process.environ()
                 mine = environ.get("PARASCHUT_INDEX") == self.index
-                if mine and (environ["PARASCHUT_BATCHID"], environ["PARASCHUT_JOBINDEX"]) == (str(batch), str(index)):
+                if mine and (environ["PARASCHUT_BATCHID"], environ["PARASCHUT_JOBINDEX"]) == (
+                    str(batch),
+                    str(index),
+                ):
                     found.append(process)
         return found
 

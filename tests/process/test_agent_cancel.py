@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 
 #: Says when it starts and when it ends, also when it is asked to, which it takes its time for.
 SLOW = (
-    "trap 'sleep 0.5; echo \"end $J\" >> \"$LINES\"; exit 1' TERM; "
+    'trap \'sleep 0.5; echo "end $J" >> "$LINES"; exit 1\' TERM; '
     'until [ -e go ]; do sleep 0.05; done; echo "end $J" >> "$LINES"'
 )
 
@@ -53,15 +53,14 @@ def test_deleting_ends_the_tree_and_holds_the_jobs(world):
 
 def test_what_was_deleted_runs_again_when_it_is_set_back(world):
     """Setting the state to 'init' is enough; the new attempt starts after the old one has ended."""
-    world.add(world.says("start", "$J", then=SLOW))
+    world.add(world.says("start", "$J", then=SLOW.replace("0.5", "2")))
     psu.submit_jobs(Verbose=False)
     world.until_lines(1)
     psu.qdel_job(BATCH, 0)
     psu.set_job_field(BATCH, 0, {"state": "init"})
-    (world.home / "go").touch()
-    psu.submit_jobs(Verbose=False)
     with pytest.raises(psu.JobError, match="has not ended yet"):
         psu.submit_one_job(BATCH, 0, Verbose=False)
+    (world.home / "go").touch()
     world.until(lambda: psu.submit_jobs(Verbose=False) is not None and world.count("complete") == 1)
     assert world.lines() == ["start 0", "end 0"] * 2
 
@@ -102,7 +101,9 @@ def test_writing_the_dict_of_a_running_job_does_not_start_it_twice(world):
 
 def test_a_job_cannot_be_set_to_run(world):
     """Only running makes a job run."""
-    world.add(world.says("start", "$J", then=SLOW), world.says("start", "$J"), priority=lambda index: 2 - index)
+    world.add(
+        world.says("start", "$J", then=SLOW), world.says("start", "$J"), priority=lambda index: 2 - index
+    )
     psu.submit_jobs(Verbose=False)
     world.until_lines(1)
     for index in (0, 1):

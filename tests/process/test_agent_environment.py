@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 PRINT = f"{sys.executable} -c 'import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], \"w\"))'"
 COMPLETE = "import paraschut as psu; psu.get_job_info(SetID=True); psu.set_complete(Submit=True)"
 VALUES = {
-    "QUOTES": "it's \"so\" `date` $HOME",
+    "QUOTES": 'it\'s "so" `date` $HOME',
     "LINES_OF_TEXT": "one\ntwo\n\n three\t",
     "COMMAS": "a,b=c;d:e,",
     "OTHER_WORDS": "größe 数 \U0001f9ec é",
@@ -77,7 +77,9 @@ def test_vars_win_over_the_environment(world):
 
 def test_a_job_inherits_nothing_that_is_open(world):
     """Only its three streams; no signal that it ignores; a session of its own, where it was added."""
-    world.add("exec 9< /proc/self/fd; ls /proc/self/fd > fds; pwd > where; grep SigIgn /proc/self/status > ignored; ps -o pid=,sid= -p $$ > ids")
+    world.add(
+        "exec 9< /proc/self/fd; ls /proc/self/fd > fds; pwd > where; grep SigIgn /proc/self/status > ignored; ps -o pid=,sid= -p $$ > ids"
+    )
     psu.submit_jobs(Verbose=False)
     world.until_complete()
     home = world.home
@@ -144,7 +146,9 @@ def test_a_job_that_starts_the_agent_is_not_its_parent(world):
 )
 def test_a_shell_job_that_fails_is_missing_and_blocks(world, script, reason):
     """The reason is said, and the group below does not start; reset, it goes on by itself."""
-    world.add(f"[ -e go ] || {script}", world.says("$J"), world.says("$J"), priority=lambda index: [2, 2, 1][index])
+    world.add(
+        f"[ -e go ] || {script}", world.says("$J"), world.says("$J"), priority=lambda index: [2, 2, 1][index]
+    )
     psu.submit_jobs(Verbose=False)
     world.until(lambda: world.failures() and world.count("complete") == 1)
     assert world.failures() == {0: reason}

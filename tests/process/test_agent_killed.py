@@ -18,7 +18,9 @@ pytestmark = pytest.mark.process
 
 def test_the_agent_is_killed_while_eight_jobs_run(world):
     """They go on, the next agent is started by them, and those that waited run as well."""
-    script = world.says("start", "$J", then='until [ -e go ]; do sleep 0.05; done; ' + world.says("end", "$J"))
+    script = world.says(
+        "start", "$J", then="until [ -e go ]; do sleep 0.05; done; " + world.says("end", "$J")
+    )
     world.add(*[script] * 20)
     psu.submit_jobs(psu.LocalJobExecutor(max_workers=8, cpus=8), Verbose=False)
     world.until_lines(8)
@@ -27,7 +29,9 @@ def test_the_agent_is_killed_while_eight_jobs_run(world):
     assert second != first
     (world.home / "go").touch()
     world.until_complete()
-    assert sorted(world.lines()) == sorted(f"{what} {index}" for what in ("start", "end") for index in range(20))
+    assert sorted(world.lines()) == sorted(
+        f"{what} {index}" for what in ("start", "end") for index in range(20)
+    )
     assert [row["n"] for row in world.attempts()] == [1] * 20
     assert {row["code"] for row in world.attempts()} == {0}
 
@@ -117,7 +121,7 @@ def test_many_reset_what_is_missing_at_once(world):
     (world.home / "go").touch()
     text = "import sys, paraschut as psu; print('ready', flush=True); sys.stdin.readline(); "
     text += "psu.get_queue(Verbose=False, ResetMissing=True); psu.submit_jobs(Verbose=False)"
-    processes = [world.python(text, stdin=-1, stdout=-1, text=True) for _ in range(6)]
+    processes = [world.python(text, stdin=-1, stdout=-1, text=True) for _ in range(4)]
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n"
@@ -202,7 +206,9 @@ def test_the_machine_is_restarted(world):
     for process in world.mine():
         kill(process.pid)
     until(lambda: not world.mine())
-    world.change("UPDATE attempt SET process=substr(process, 1, instr(process, ':')) || '1:another boot' WHERE started")
+    world.change(
+        "UPDATE attempt SET process=substr(process, 1, instr(process, ':')) || '1:another boot' WHERE started"
+    )
     world.change("UPDATE agent SET boot_id='another boot'")
     world.change("UPDATE submission SET boot_id='another boot'")
     psu.submit_jobs(Verbose=False)

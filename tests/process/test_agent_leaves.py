@@ -83,14 +83,14 @@ def test_what_is_submitted_when_the_agent_has_decided_to_leave(short, tmp_path):
 def test_what_is_submitted_while_the_agent_leaves_is_not_lost(short):
     """Again and again, at moments around that of its leave."""
     agents = set()
-    for index in range(30):
+    for index in range(15):
         short.add(short.says("$J"), start=index)
         psu.submit_jobs(Verbose=False)
         short.until_complete(seconds=20)
         agents.add(short.query("SELECT pid FROM agent")[0]["pid"])
         time.sleep(0.02 + 0.001 * (index % 40))
-    assert sorted(map(int, short.lines())) == list(range(30))
-    assert len(agents) > 5
+    assert sorted(map(int, short.lines())) == list(range(15))
+    assert len(agents) > 3
 
 
 def test_it_leaves_nothing_behind(short):
@@ -167,7 +167,9 @@ def test_a_broken_line_among_the_ends_harms_nobody(world):
     folder = world.paths.agent(host_name())
     line = {"process": f"1:1:{boot_id()}", "key": [BATCH, 9, 1], "code": 0}
     with open(f"{folder}/ends.1.1", "w", encoding="utf-8") as file:
-        file.write(json.dumps(line)[:20] + json.dumps(line)[:50] + "\n[]\n\n7\n{}\n\xff\n" + json.dumps(line) + "\n")
+        file.write(
+            json.dumps(line)[:20] + json.dumps(line)[:50] + "\n[]\n\n7\n{}\n\xff\n" + json.dumps(line) + "\n"
+        )
     world.add(world.says("$J"), start=3)
     psu.submit_jobs(Verbose=False)
     world.until(lambda: world.states()[3] == "complete")

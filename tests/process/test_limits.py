@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 import pytest
+from helpers import BATCH, World, rests
 
 import paraschut as psu
 
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.process
 
 GREEDY = f"{sys.executable} -c 'import time; data = bytearray(300 << 20); time.sleep(1000)'"
 #: A shell that does not heed the polite request to end.
-DEAF = "sh -c 'trap \"\" TERM; echo deaf >> \"$LINES\"; while :; do sleep 1; done'"
+DEAF = 'sh -c \'trap "" TERM; echo deaf >> "$LINES"; while :; do sleep 1; done\''
 
 
 def test_the_time_limit_holds_for_all_that_a_job_started(world):
@@ -109,6 +111,29 @@ def test_a_limit_of_workers_holds_for_the_groups_that_follow(world):
     assert [line.split()[0] for line in world.lines()] == ["start", "end"] * 6
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is only one processor")
+def test_jobs_of_two_indexes_do_not_share_a_processor(home, world, monkeypatch):
+    """Each agent knows only its own jobs, and a processor that another one's job is kept on is not free."""
+    script = "grep Cpus_allowed_list /proc/self/status > cpus; until [ -e go ]; do sleep 0.05; done"
+    other = home / "other"
+    other.mkdir(mode=0o700)
+    shutil.copy(home / "config.toml", other)
+    second = World(other, world.mark)
+    try:
+        for one in (world, second):
+            monkeypatch.chdir(one.home)
+            one.add(script)
+            psu.submit_jobs(Verbose=False)
+            one.until(lambda one=one: (one.home / "cpus").exists() and (one.home / "cpus").read_text("utf-8"))
+        first, last = ((one.home / "cpus").read_text("utf-8").split()[1] for one in (world, second))
+        assert first != last or "-" in first
+        for one in (world, second):
+            (one.home / "go").touch()
+            one.until_complete()
+    finally:
+        second.end_all()
+
+
 def test_what_no_machine_has_stays_where_it_is(world):
     """Such a job is left in 'init', the pass says why, and the others run."""
     world.add(
@@ -118,7 +143,7 @@ def test_what_no_machine_has_stays_where_it_is(world):
         resources=lambda index: [{"cpus": 10_000}, {}, {"mem": "900tb"}][index],
     )
     done = psu.submit_jobs(Verbose=False)
-    assert sum(done.jobs.values(), []) == [1]
+    assert done.jobs == {BATCH: [1]}
     assert "it asks for 10000 cpus" in str(done)
     assert any("921600.0 GB" in one or "900" in one for one in done.left if ":2 was left" in one), done.left
     world.until(lambda: world.count("complete") == 1)
@@ -127,27 +152,24 @@ def test_what_no_machine_has_stays_where_it_is(world):
 
 def test_the_agent_rests_while_a_job_that_cannot_run_is_left(world):
     """What a pass leaves alone is no reason for the next pass at once."""
-    world.add(world.says("$J"), world.says("$J", then="sleep 3"), "true", resources=lambda index: {"cpus": [1, 1, 10_000][index]})
+    wait = world.says("$J", then="until [ -e go ]; do sleep 0.2; done")
+    world.add(world.says("$J"), wait, "true", resources=lambda index: {"cpus": [1, 1, 10_000][index]})
     psu.submit_jobs(psu.LocalJobExecutor(max_workers=4, cpus=4), Verbose=False)
     world.until_lines(2)
+    world.until(lambda: rests(world.agent()))
+    (world.home / "go").touch()
     world.until(lambda: world.count("complete") == 2)
-    assert _seconds(world.agent()) < 2
+    world.until(lambda: rests(world.agent()))
 
 
 def test_the_agent_rests_while_a_global_job_holds_back_others(world):
     """A batch that waits for a job above 100 of another batch makes no work."""
     world.add(world.says("$J"), world.says("$J"), priority=lambda index: 2 - index, batch=1)
-    world.add(world.says("$J", then="sleep 3"), priority=101, batch=2)
+    world.add(world.says("$J", then="until [ -e go ]; do sleep 0.2; done"), priority=101, batch=2)
     psu.submit_one_job(1, 0, Verbose=False)
     psu.submit_jobs(Verbose=False)
-    world.until(lambda: world.count("complete", 2) == 1)
-    used = _seconds(world.agent())
+    world.until_lines(2)
+    world.until(lambda: rests(world.agent()))
+    assert world.states(1) == {0: "complete", 1: "init"}
+    (world.home / "go").touch()
     world.until_complete(batch=1)
-    assert used < 2
-
-
-def _seconds(pid):
-    """Return the processor time of a process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import pytest
-from helpers import BATCH
+from helpers import BATCH, rests
 
 import paraschut as psu
 
 pytestmark = pytest.mark.process
 
-SUBMITTER = """
+#: Many processes, which are copies of one that has imported everything: they begin at the same moment.
+MANY = """
+import os, sys
 import paraschut as psu
+from paraschut import change, dashboard, dispatch, executors
+from paraschut.executors import local
 
-while True:
-    psu.submit_jobs(Verbose=False)
-    (jobs,) = psu.get_queue(Verbose=False).values()
-    if {job["state"] for job in jobs} == {"complete"}:
-        break
-"""
-ONCE = """
-import sys
-import paraschut as psu
+def loop():
+    while True:
+        psu.submit_jobs(Verbose=False)
+        (jobs,) = psu.get_queue(Verbose=False).values()
+        if {job["state"] for job in jobs} == {"complete"}:
+            return
 
-print("ready", flush=True)
-sys.stdin.readline()
-done = psu.submit_jobs(Verbose=False)
-print(*done.jobs.get(int(sys.argv[1]), []))
+def once():
+    done = psu.submit_jobs(Verbose=False)
+    os.write(1, (" ".join(map(str, sum(done.jobs.values(), []))) + "\\n").encode())
+
+barrier, gate = os.pipe()
+children = []
+for _ in range(int(sys.argv[2])):
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(gate)
+        os.read(barrier, 1)
+        status = 1
+        try:
+            {"loop": loop, "once": once}[sys.argv[1]]()
+            status = 0
+        finally:
+            os._exit(status)
+os.close(gate)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
@@ -33,17 +49,10 @@ def test_eight_processes_that_submit_in_a_loop(world):
     """200 jobs in three groups: each runs once, none before the group above it is complete."""
     group_of = {index: 3 - index % 3 for index in range(200)}
     world.add(
-        *[world.says("start", "$J", then=world.says("end", "$J"))] * 200, priority=lambda index: group_of[index]
+        *[world.says("start", "$J", then=world.says("end", "$J"))] * 200,
+        priority=lambda index: group_of[index],
     )
-    submitters = [world.python(SUBMITTER) for _ in range(8)]
-    try:
-        world.until_complete(seconds=120)
-        for process in submitters:
-            assert process.wait(60) == 0
-    finally:
-        for process in submitters:
-            process.kill()
-            process.wait()
+    assert world.python(MANY, "loop", 8).wait(120) == 0
     lines = [line.split() for line in world.lines()]
     assert sorted(int(index) for what, index in lines if what == "start") == list(range(200))
     assert len(lines) == 400
@@ -57,25 +66,12 @@ def test_eight_processes_that_submit_in_a_loop(world):
 
 
 def test_twenty_processes_at_once(world):
-    """All are told to submit one batch at the same moment: they share its jobs out, and each runs once."""
+    """All submit one batch at the same moment: they share its jobs out, and each runs once."""
     world.add(*[world.says("$J")] * 40)
-    submitters = [world.python(ONCE, BATCH, stdin=-1, stdout=-1, text=True) for _ in range(20)]
-    said = []
-    try:
-        for process in submitters:
-            assert process.stdout.readline() == "ready\n"
-        for process in submitters:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in submitters:
-            out, _ = process.communicate(timeout=60)
-            assert process.returncode == 0
-            said += map(int, out.split())
-    finally:
-        for process in submitters:
-            process.kill()
-            process.communicate()
-    assert sorted(said) == list(range(40))
+    many = world.python(MANY, "once", 20, stdout=-1, text=True)
+    out, _ = many.communicate(timeout=120)
+    assert many.returncode == 0
+    assert sorted(map(int, out.split())) == list(range(40))
     world.until_complete()
     assert sorted(map(int, world.lines())) == list(range(40))
     assert len(world.attempts()) == 40
@@ -90,3 +86,20 @@ def test_a_pass_restricted_to_few_jobs_leaves_the_order_alone(world):
         psu.submit_one_job(BATCH, 0)
     world.until_complete()
     assert sorted(map(int, world.lines())) == list(range(6))
+
+
+@pytest.mark.parametrize("how", ["one job", "a filter", "a limit"])
+def test_what_was_submitted_in_part_stays_so(world, how):
+    """A job that is tried alone, a Filter, a MaxJobs: the agent does not go on with more than was asked for."""
+    script = world.says("start", then="sleep 0.2; " + world.says("end"))
+    world.add(*[script] * 4)
+    if how == "one job":
+        psu.submit_one_job(BATCH, 0, Verbose=False)
+    elif how == "a filter":
+        psu.submit_jobs(Filter="JobIndex < 1", Verbose=False)
+    else:
+        psu.submit_jobs(psu.LocalJobExecutor(max_workers=4, cpus=4), MaxJobs=1, Verbose=False)
+    world.until_lines(2)
+    number = 4 if how == "a limit" else 1
+    world.until(lambda: world.count("complete") >= number and rests(world.agent()))
+    assert world.lines() == ["start", "end"] * number

@@ -326,12 +326,12 @@ class Life(RuleBasedStateMachine):
                 what["columns"]["state"] = "complete"
         self.told[spool.spool(self.paths, attempt.key, what)] = (attempt, kind, value)
 
-    @precondition(lambda self: self.told)
+    @precondition(lambda self: spool.pending(self.paths))
     @rule()
     def the_next_writer_folds_all_events(self):
         self.events_were_folded(fold_events(self.tick()))
 
-    @precondition(lambda self: self.told)
+    @precondition(lambda self: spool.pending(self.paths))
     @rule()
     def who_folds_dies_before_it_removes_the_files(self):
         self.events_were_folded(fold_events(self.tick(), unlink=False))
