@@ -134,7 +134,7 @@ def _check(fields: Mapping[str, Any]) -> None:
     if fixed:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
     state = fields.get("state", "init")
-    if not isinstance(state, str) or not state.strip() or state in {"submit", "spawn"}:
+    if not isinstance(state, str) or not state.strip() or state in {"submit", "run", "spawn"}:
         raise JobError(
             f"A job cannot be set to state {state!r}; submit_jobs submits it. Nothing was changed."
         )
@@ -204,6 +204,25 @@ def _check_deleted(state: str) -> None:
 def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -> int:
     """Delete one job of a batch, or several, from the executor's queue; as ``qdel_batch`` does.
 
+    Parameters
+    ----------
+    BatchID : int
+        The batch.
+    JobIndex : int | Sequence[int]
+        The job, or several.
+    state : str
+        What becomes of them: ``held`` or ``init``.
+
+    Returns
+    -------
+    int
+        How many jobs were deleted or held back.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such job; nothing is deleted then.
+
     Examples
     --------
     >>> qdel_job(20260101000000, 3)  # doctest: +SKIP
@@ -222,6 +241,13 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
 
 def boost_batch_priority(BatchID: Batches, by: float) -> int:
     """Add to the priority of all jobs of batches; above 100 they go before all others.
+
+    Parameters
+    ----------
+    BatchID : int | Iterable[int] | Mapping
+        The batch, several, or what ``get_queue(Verbose=False)`` returned.
+    by : float
+        What is added; a negative number lowers the priority.
 
     Returns
     -------
@@ -246,6 +272,11 @@ def remove_batch(BatchID: Batches) -> int:
 
     What still runs is deleted from its executor first.
 
+    Parameters
+    ----------
+    BatchID : int | Iterable[int] | Mapping
+        The batch, several, or what ``get_queue(Verbose=False)`` returned.
+
     Returns
     -------
     int
@@ -268,6 +299,7 @@ def remove_batch(BatchID: Batches) -> int:
     with Store.of(config) as store:
         _refuse_unknown(store, dict.fromkeys(wanted))
         qdel_batch(wanted)
+        _delete(store, config, store.take_back(wanted, time.time()))
         _await_end(store, config, wanted)
         for batch_id in wanted:
             store.remove(batch_id, who=identity(), now=time.time())

@@ -20,14 +20,18 @@ def command_of(script: str, workdir: str) -> tuple[str, ...]:
     path = os.path.join(workdir, os.path.expanduser(script))
     if "\n" in script or not os.path.isfile(path):
         return ("/bin/sh", "-c", script)
-    if os.access(path, os.X_OK) and _shebang(path):
-        return (path,)
-    return (*(_shebang(path) or ("/bin/sh",)), path)
-
-
-def _shebang(path: str) -> tuple[str, ...]:
     with open(path, "rb") as file:
-        first = file.readline(256)
+        start = file.read(256)
+    shebang = _shebang(start)
+    if os.access(path, os.X_OK) and (
+        shebang or b"\0" in start
+    ):  # a script that says how, or a compiled program
+        return (path,)
+    return (*(shebang or ("/bin/sh",)), path)
+
+
+def _shebang(start: bytes) -> tuple[str, ...]:
+    first = start.partition(b"\n")[0]
     if not first.startswith(b"#!"):
         return ()
     return tuple(os.fsdecode(first[2:].strip()).split(None, 1))

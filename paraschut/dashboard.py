@@ -150,7 +150,7 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
         known = views.batches(connection)
         online = views.online(connection)
         missing = views.missing(connection, condition)
-        progress = views.progress(connection)
+        progress = views.progress(connection, condition)
         active = views.active_jobs(connection)
     online -= {(batch_id, job_index) for batch_id, job_index, _, _ in missing}
     by_batch: dict[int, list[int]] = {}

@@ -127,6 +127,13 @@ def submit_one_batch(
     Priorities hold as in ``submit_jobs``, also those above 100 of other batches. The other arguments, what is
     returned and what is raised are those of ``submit_jobs``.
 
+    Parameters
+    ----------
+    BatchID : int | Sequence[int]
+        The batch, or several.
+    Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose
+        As for ``submit_jobs``.
+
     Examples
     --------
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
@@ -221,7 +228,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
         except SubmitError as error:
             refused.append(error)
             done.left.append(str(error))
-    _say_full(done, request, store)
+    _say_full(done, request, ready)
     if not request.by_itself:
         _keep_agent(store, config)
     if refused and not done.jobs:
@@ -229,14 +236,11 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     return done
 
 
-def _say_full(done: Submitted, request: _Request, store: Store) -> None:
-    if not done.count and request.max_jobs <= 0:
-        done.left.append("MaxJobs is 0")
-        return
-    ready = store.ready() if done.count >= request.max_jobs or not done.count else None
-    if ready is not None and ready.heads and ready.active >= request.max_jobs:
+def _say_full(done: Submitted, request: _Request, before: Ready) -> None:
+    active = before.active + done.count
+    if before.heads and active >= request.max_jobs:
         done.left.append(
-            f"{ready.active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})"
+            f"{active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})"
         )
 
 
@@ -272,7 +276,8 @@ def _hand_over(
     store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim, done: Submitted
 ) -> None:
     done.left.extend(
-        f"job {batch_id}:{job_index} was left: {why}" for batch_id, job_index, why in claim.refused
+        f"job {batch_id}:{job_index} was left: {why.rstrip('.')}"
+        for batch_id, job_index, why in claim.refused
     )
     if not claim.jobs:
         return

@@ -57,15 +57,24 @@ def fold(
     fold_events(store)
     with store.reading() as connection:
         open_ones = views.open_submissions(connection)
+    folder = Paths(store.index).submissions
+    executors: dict[str, JobExecutor] = {}
+    grace: float | None = None
     for one in open_ones:
         if only not in {None, one.executor}:
             continue
+        # Nothing new in its folder: thousands of these must cost a look-up each, and no more.
+        if one.recorded is not None and not thorough and _changed(f"{folder}/{one.token}") == one.seen:
+            continue
         try:
-            executor = executor_of(one.executor, config)
+            if one.executor not in executors:
+                executors[one.executor] = executor_of(one.executor, config)
+            executor = executors[one.executor]
             if one.recorded is None:
                 settle_claim(store, config, executor, one, force=force)
             else:
-                _fold_submission(store, config, executor, one, thorough=thorough)
+                grace = grace_of(config, store.index) if grace is None else grace
+                _fold_submission(store, executor, one, grace)
         except ExecutorError as error:
             notes.append(str(error))
     if only in {None, "local"}:
@@ -104,23 +113,22 @@ def settle_claim(
     shutil.rmtree(Paths(store.index).submission(one.token), ignore_errors=True)
 
 
-def _fold_submission(
-    store: Store, config: Config, executor: JobExecutor, one: OpenSubmission, *, thorough: bool
-) -> None:
-    folder = Paths(store.index).submission(one.token)
+def _changed(folder: str) -> int:
     try:
-        changed = os.stat(folder).st_mtime_ns
+        return os.stat(folder).st_mtime_ns
     except FileNotFoundError:
-        changed = -1
-    if changed == one.seen and not thorough:
-        return
+        return -1
+
+
+def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, grace: float) -> None:
+    folder = Paths(store.index).submission(one.token)
+    changed = _changed(folder)
     evidence = executor.evidence(folder) if changed != -1 else Evidence()
     with store.reading() as connection:
         attempts = views.open_attempts(connection, one.token)
     cancelled = [attempt.task for attempt in attempts if attempt.cancelled is not None]
     gone = set(executor.delete(bare(store, one.token), cancelled)) if cancelled else set()
     now = time.time()
-    grace = grace_of(config, store.index)
     with store.writing() as (connection, db):
         for attempt in attempts:
             _fold_attempt(db, attempt, evidence, gone, now, grace)

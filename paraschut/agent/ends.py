@@ -55,15 +55,15 @@ def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Fol
         ended = Ended(
             line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"]
         )
-        fold_end(db, key, ended)
+        fold_end(db, key, line["token"], ended)
         folded.append(Folded(line["process"], key))
     return folded
 
 
-def fold_end(db: Statements, key: Key, ended: Ended) -> None:
+def fold_end(db: Statements, key: Key, token: str, ended: Ended) -> None:
     """Fold one end, with its verdict."""
     row = db.row("job_and_reason", **key._asdict())
-    if row is None:  # the batch was removed
+    if row is None or row["token"] != token:  # the batch was removed, and perhaps another has its number
         return
     found = Found(ended.started, ended.ended, ended.code, ended.signal, cause=row["reason"])
     current = row["attempt"] == key.n

@@ -130,6 +130,7 @@ def spec_of(
     mine = job_variables(paths.index, *key, row["token"], row["task"], running.cluster_id)
     return {
         "key": list(key),
+        "token": row["token"],
         "command": command_of(str(fields["script"]), workdir),
         "workdir": workdir,
         "env": {**environment, **(fields.get("vars") or {}), **mine},

@@ -89,6 +89,7 @@ def wrap(agent: socket.socket, about: dict[str, str]) -> None:
                 {
                     "process": me,
                     "key": spec["key"],
+                    "token": spec["token"],
                     "code": code,
                     "signal": number,
                     "started": started,
@@ -156,7 +157,12 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
         code = os.waitstatus_to_exitcode(status)
         code, number = (code, None) if code >= 0 else (None, -code)
     for log in logs:
-        log.end()
+        try:
+            log.end()
+        except (
+            OSError
+        ):  # something else lies where it belongs, or the disk is full: the job's end counts all the same
+            log.remove()
     return code, number, usage
 
 
@@ -183,18 +189,22 @@ class Log:
         self.path, self.named = path, False
         if self.descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-            self.descriptor = os.open(self.spare, flags, 0o600)
+            try:
+                self.descriptor = os.open(self.spare, flags, 0o600)
+            except OSError:  # a full disk is no reason not to run
+                self.descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                self.named = True
 
     def name(self) -> None:
         """Give it its name."""
         if self.named:
             return
-        self.named = True
         try:
             os.rename(self.spare, self.path)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             os.rename(self.spare, self.path)
+        self.named = True
 
     def end(self) -> None:
         """Keep what was written; an empty file is removed, or kept for the next job."""
@@ -245,7 +255,14 @@ def spawn(spec: dict[str, Any], logs: list[int]) -> int:
         file_actions=actions,
         setsid=True,
         setsigmask=(),
-        setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM),
+        setsigdef=(
+            signal.SIGINT,
+            signal.SIGPIPE,
+            signal.SIGCHLD,
+            signal.SIGHUP,
+            signal.SIGTERM,
+            signal.SIGXFSZ,
+        ),
     )
 
 
@@ -253,7 +270,8 @@ def watch(agent: socket.socket, child: int, spec: dict[str, Any], logs: list[Log
     """Wait for the end of the job; name its logs soon, and if the agent dies meanwhile, start the next one."""
     if not hasattr(os, "pidfd_open"):  # not Linux: the end of the job is soon enough
         for log in logs:
-            log.name()
+            with contextlib.suppress(OSError):
+                log.name()
         return
     descriptor = os.pidfd_open(child)
     poll = select.poll()
@@ -267,7 +285,8 @@ def watch(agent: socket.socket, child: int, spec: dict[str, Any], logs: list[Log
         if not events:
             patience = None
             for log in logs:
-                log.name()
+                with contextlib.suppress(OSError):
+                    log.name()
             continue
         poll.unregister(agent.fileno())
         if lock_is_free(spec["lock"]):

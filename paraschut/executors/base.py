@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from paraschut.errors import ExecutorError
@@ -209,22 +210,24 @@ def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
     """
     if isinstance(which, JobExecutor):
         return which
-    known = _registered()
+    known = _OWN if which in _OWN else _registered()
     if which not in known:
         raise ExecutorError(
             f"There is no executor named {which!r}. There are: {', '.join(sorted(known))}. Others are found through "
             f"the entry point group 'paraschut.executors' of installed packages."
         )
-    made: JobExecutor = known[which].load().configured(config)
-    return made
+    module, _, name = known[which].partition(":")
+    kind: type[JobExecutor] = getattr(import_module(module), name)
+    return kind.configured(config)
 
 
-def _registered() -> dict[str, Any]:
-    from importlib.metadata import EntryPoint, entry_points
+def _registered() -> dict[str, str]:
+    from importlib.metadata import entry_points
 
-    group = "paraschut.executors"
-    own = {
-        "local": EntryPoint("local", "paraschut.executors.local:LocalJobExecutor", group),
-        "file": EntryPoint("file", "paraschut.executors.file:FileJobExecutor", group),
-    }
-    return {**{point.name: point for point in entry_points(group=group)}, **own}
+    return {**{point.name: point.value for point in entry_points(group="paraschut.executors")}, **_OWN}
+
+
+_OWN = {
+    "local": "paraschut.executors.local:LocalJobExecutor",
+    "file": "paraschut.executors.file:FileJobExecutor",
+}

@@ -40,6 +40,8 @@ class FileJobExecutor(JobExecutor):
     ----------
     path : str | os.PathLike[str] | None
         The script; by default ``jobs.sh`` beside the index.
+    queue, resources, options
+        For schedulers; ignored here.
 
     Notes
     -----

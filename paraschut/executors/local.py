@@ -32,6 +32,10 @@ class LocalJobExecutor(JobExecutor):
         Processors that jobs may share; 0: all.
     mem : int
         Bytes of memory that jobs may share; 0: all.
+    queue, options
+        For schedulers; ignored here.
+    resources : Mapping | None
+        What a job asks for where it does not say so itself, such as ``{"mem": "1gb"}``.
 
     Notes
     -----

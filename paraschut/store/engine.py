@@ -88,6 +88,7 @@ class Line:
     def __init__(self, index: str, limit: float) -> None:
         self.index = index
         self.limit = limit
+        self._folder: str | None = None
         self._slice_started = 0.0
         self._last_write = 0.0
 
@@ -135,11 +136,14 @@ class Line:
         self._slice_started = time.monotonic()
 
     def _place(self) -> int | None:
-        folder = local_folder(self.index)
-        if folder is None:
+        if self._folder is None:
+            self._folder = local_folder(self.index) or ""
+        if not self._folder:
             return None
         try:
-            return os.open(folder + "/line", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return os.open(
+                self._folder + "/line", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except OSError:
             return None
 

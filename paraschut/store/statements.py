@@ -254,7 +254,9 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.started.is_not(None),
             attempt.c.ended.is_(None),
         ),
-        "job_and_reason": select(job.c.state, job.c.attempt, job.c.complete_on_exit, attempt.c.reason)
+        "job_and_reason": select(
+            job.c.state, job.c.attempt, job.c.complete_on_exit, attempt.c.reason, attempt.c.token
+        )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .where(_THIS_ATTEMPT),
         "attempt_marked": update(attempt)

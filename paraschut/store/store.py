@@ -336,6 +336,16 @@ class Store(Index):
                     connection.execute(insert(event), [{**told, "JobIndex": index} for index in of])
         return count, taken
 
+    def take_back(self, batch_ids: Sequence[int], now: float) -> list[Running]:
+        """Mark all attempts of batches that have not ended, also of jobs that said complete, as ones that must."""
+        with self.writing() as (connection, db):
+            return [
+                running
+                for batch_id in batch_ids
+                for row in list(rows.rows_of(connection, batch_id, None))
+                for running in rows.take_from_executor(db, row, "held", now)
+            ]
+
     def boost(self, batch_ids: Sequence[int], by: float, *, who: Identity, now: float) -> int:
         """Add to the priority of all jobs of batches; return how many."""
         count = 0

@@ -81,11 +81,15 @@ def missing(
     return [tuple(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex))]
 
 
-def progress(connection: Connection) -> list[tuple[int, int, float, str]]:
+def progress(
+    connection: Connection, condition: ColumnElement[bool] | None = None
+) -> list[tuple[int, int, float, str]]:
     """Return what running jobs told of their progress."""
     query = select(job.c.BatchID, job.c.JobIndex, job.c.progress, job.c.progress_message).where(
         active(), job.c.failure.is_(None), job.c.progress.is_not(None)
     )
+    if condition is not None:
+        query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
     return [(row[0], row[1], row[2], row[3] or "") for row in connection.execute(query)]
 
 
@@ -205,7 +209,8 @@ def open_submissions(connection: Connection, *, unrecorded: bool = False) -> lis
     query = select(*columns).where(submission.c.settled.is_(None))
     if unrecorded:
         query = query.where(submission.c.recorded.is_(None))
-    return [OpenSubmission(*row) for row in connection.execute(query)]
+    found: Any = connection.execute(query).cursor
+    return [OpenSubmission(*row) for row in found]
 
 
 class OpenAttempt(NamedTuple):
