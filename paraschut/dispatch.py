@@ -221,7 +221,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             ]
             return mine, request.max_jobs - now.active
 
-        new = _new_submission(config, executor, environment)
+        new = _new_submission(config, executor, environment, whole=not request.filter.strip())
         claim = store.claim(new, decide, executor.asked, condition)
         try:
             _hand_over(store, config, executor, new, claim, done)
@@ -254,7 +254,9 @@ def _keep_agent(store: Store, config: Config) -> None:
         executor_of("local", config).submit(folding.bare(store, ""))
 
 
-def _new_submission(config: Config, executor: JobExecutor, environment: str | None) -> NewSubmission:
+def _new_submission(
+    config: Config, executor: JobExecutor, environment: str | None, *, whole: bool
+) -> NewSubmission:
     mine = handed_on(os.environ, config.environment)
     if config.source is not None:
         mine["PARASCHUT_CONFIG"] = str(config.source)
@@ -268,6 +270,7 @@ def _new_submission(config: Config, executor: JobExecutor, environment: str | No
         owner=identity(),
         environment=mine if environment is None else environment,
         now=time.time(),
+        whole=whole,
         host=host_name() if executor.index_is_queue else None,
     )
 
@@ -381,7 +384,7 @@ def submit_one_job(
         with store.reading() as connection:
             known = views.batches(connection).get(batch_id)
         executor = executor_of(Executor or (known and known.executor) or config.executor_name, config)
-        new = _new_submission(config, executor, None)
+        new = _new_submission(config, executor, None, whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         _hand_over(store, config, executor, new, claim, done)
     if Verbose:

@@ -80,6 +80,8 @@ class Agent:
         self._look = True
         self._pass_wanted = True
         self._ear: str | None = None
+        self._ear_inode = 0
+        self._lock = -1
         self._orphans: list[str] = []
         self._strangers: set[Any] = set()
 
@@ -91,6 +93,7 @@ class Agent:
         lock = self._take_lock()
         if lock is None:
             return
+        self._lock = lock
         self._be_nobodys_child()
         try:
             self.crew.start()
@@ -104,7 +107,9 @@ class Agent:
                 self.crew.sleep(self._pause())
             self._done = True
         except Exception:
-            self._complain()
+            with contextlib.suppress(OSError):
+                self._complain()
+            time.sleep(1)  # still holding the lock: whoever follows may find the same fault
             raise
         finally:
             self._close_ears()
@@ -163,12 +168,14 @@ class Agent:
                 os.unlink(self._ear)
             self.wake.bind(self._ear)
             os.chmod(self._ear, 0o600)
+            self._ear_inode = os.stat(self._ear).st_ino
         self.crew.selector.register(self.wake, selectors.EVENT_READ, None)
 
     def _close_ears(self) -> None:
         if self._ear is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._ear)
+                if os.stat(self._ear).st_ino == self._ear_inode:  # not that of an agent of another index
+                    os.unlink(self._ear)
             self._ear = None
             self.crew.selector.unregister(self.wake)
             self.wake.close()
@@ -242,8 +249,8 @@ class Agent:
 
     def _turn(self) -> bool:
         """Do all there is to do now; return False when the agent may leave."""
-        if not os.path.exists(self.index):
-            return False
+        if not os.path.exists(self.index) or os.fstat(self._lock).st_nlink == 0:
+            return False  # all was removed, and perhaps another index has taken its place
         self._drain()
         gone = {
             process
@@ -256,7 +263,7 @@ class Agent:
         with self._writing() as db:
             # First what jobs could not write themselves: their end means something else after they said complete.
             spool.fold(db, self.index, events, self.trusted)
-            ended = self._fold_lines(db, lines)
+            ended = self._fold_lines(db, lines) or bool(events)
             if gone:
                 self._judge_dead(db, gone & self.running.keys())
             self._heed_cancelled(db)
@@ -313,8 +320,6 @@ class Agent:
                 continue
             db.run("job_runs", **key._asdict())
             running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
-            taken = [cpu for one in self.running.values() for cpu in one.pinned]
-            running.pinned = limits.pinned(needs.get("cpus", 1), taken, self.capacity)
             starts.append((running, self._spec(db, row, running)))
             self.running[wrapper.process] = running
         return len(rows) - count
@@ -326,6 +331,9 @@ class Agent:
             self._environments[digest] = json.loads(text)
         return {
             **spec_of(row, running, self._environments[digest], self.paths),
+            # Where jobs may use more processors than there are, none is kept on its own.
+            "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= (os.cpu_count() or 1) else 0,
+            "processors": os.path.dirname(os.path.dirname(self._ear)) if self._ear else None,
             "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),
             "agent": self._command(),

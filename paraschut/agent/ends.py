@@ -40,7 +40,22 @@ def read(path: str, offset: int) -> tuple[list[dict[str, Any]], int]:
     except FileNotFoundError:
         return [], offset
     whole, newline, _ = data.rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines()], offset + len(whole) + len(newline)
+    lines = [line for line in map(_parsed, whole.splitlines()) if line is not None]
+    return lines, offset + len(whole) + len(newline)
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:  # empty, or cut off by a full disk: its wrapper has written it again
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("process"), str):
+        return None
+    return line if line.get("not_started") or line.keys() >= _WHOLE else None
+
+
+#: What a line has that tells of an end.
+_WHOLE = {"process", "key", "token", "code", "signal", "started", "ended", "max_rss", "cpu"}
 
 
 def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Folded]:

@@ -112,7 +112,6 @@ class Running:
         self.asked = asked
         self.wrapper = wrapper
         self.started = started
-        self.pinned: list[int] = []
         #: Why it must end; goes into the index before it is ended.
         self.reason: str | None = None
         #: Whether somebody asked for its end.
@@ -135,5 +134,4 @@ def spec_of(
         "workdir": workdir,
         "env": {**environment, **(fields.get("vars") or {}), **mine},
         "logs": [paths.log(*key, "stdout"), paths.log(*key, "stderr")],
-        "cpus": running.pinned,
     }

@@ -81,24 +81,21 @@ def wrap(agent: socket.socket, about: dict[str, str]) -> None:
             return  # or the agent leaves and needs no more wrappers
         started = time.time()
         code, number, usage = run(agent, spec, logs)
-        with contextlib.suppress(
-            OSError
-        ):  # the folder was removed, or the disk is full: the job is then missing
-            append(
-                spec["ends"],
-                {
-                    "process": me,
-                    "key": spec["key"],
-                    "token": spec["token"],
-                    "code": code,
-                    "signal": number,
-                    "started": started,
-                    "ended": time.time(),
-                    # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2)).
-                    "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) if usage else None,
-                    "cpu": usage.ru_utime + usage.ru_stime if usage else None,
-                },
-            )
+        append_surely(
+            spec["ends"],
+            {
+                "process": me,
+                "key": spec["key"],
+                "token": spec["token"],
+                "code": code,
+                "signal": number,
+                "started": started,
+                "ended": time.time(),
+                # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2)).
+                "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) if usage else None,
+                "cpu": usage.ru_utime + usage.ru_stime if usage else None,
+            },
+        )
         try:
             agent.send(b".")
         except OSError:
@@ -139,10 +136,10 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
         log.begin(path)
     code: int | None
     number: int | None
+    processors: list[int] = []
     try:
         os.chdir(spec["workdir"])
-        if spec["cpus"] and os.sched_getaffinity(0) != set(spec["cpus"]):
-            os.sched_setaffinity(0, spec["cpus"])
+        processors = take_processors(spec["cpus"], spec["processors"])
         child = spawn(spec, [log.descriptor for log in logs])
     except OSError as error:
         # As a shell does it: 126 for what cannot be run, 127 for what is not there.
@@ -156,6 +153,8 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
             os.killpg(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(status)
         code, number = (code, None) if code >= 0 else (None, -code)
+    for descriptor in processors:
+        os.close(descriptor)
     for log in logs:
         try:
             log.end()
@@ -164,6 +163,37 @@ def run(agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> tuple[in
         ):  # something else lies where it belongs, or the disk is full: the job's end counts all the same
             log.remove()
     return code, number, usage
+
+
+def take_processors(count: int, folder: str | None) -> list[int]:
+    """Keep what is started from now on on processors of its own; return the descriptors that hold them.
+
+    A processor is held by a lock on a file of that name, so that the jobs of other indexes know of it, too. If
+    fewer are free than the job asks for, it is kept on none: the machine is shared with others then.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    everywhere = set(range(os.cpu_count() or 1))
+    held: dict[int, int] = {}
+    if count and folder:
+        # Those of the job before come first: to stay costs nothing.
+        now = os.sched_getaffinity(0)
+        for cpu in sorted(everywhere, key=lambda cpu: (len(now) > count or cpu not in now, cpu)):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(f"{folder}/cpu.{cpu}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(descriptor)
+                else:
+                    held[cpu] = descriptor
+            if len(held) == count:
+                break
+    wanted = set(held) if held and len(held) == count else everywhere
+    with contextlib.suppress(OSError):  # some are not ours to use; the job runs all the same
+        if os.sched_getaffinity(0) != wanted:
+            os.sched_setaffinity(0, wanted)
+    return list(held.values())
 
 
 class Log:
@@ -294,11 +324,27 @@ def watch(agent: socket.socket, child: int, spec: dict[str, Any], logs: list[Log
     os.close(descriptor)
 
 
+def append_surely(path: str, line: dict[str, Any]) -> None:
+    """Append one line, however long the disk is full: without it, nobody would know that the job has ended."""
+    while True:
+        try:
+            append(path, line)
+        except FileNotFoundError:  # the whole folder was removed
+            return
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+
+
 def append(path: str, line: dict[str, Any]) -> None:
     """Append one line in one write."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, json.dumps(line).encode() + b"\n")
+        # It begins anew, so that a line that a full disk cut off cannot spoil it.
+        text = b"\n" + json.dumps(line).encode() + b"\n"
+        if os.write(descriptor, text) < len(text):
+            raise OSError("the disk is full")
     finally:
         os.close(descriptor)
 

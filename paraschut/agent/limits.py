@@ -48,6 +48,10 @@ def fitting(asked: Sequence[dict[str, Any]], running: Iterable[dict[str, Any]], 
     workers = capacity.workers - len(held)
     cpus = capacity.cpus - sum(one.get("cpus", 1) for one in held)
     mem = capacity.mem - sum(one.get("mem", 0) for one in held)
+    if not held and asked:
+        return 1 + fitting(
+            asked[1:], asked[:1], capacity
+        )  # what is alone may always run: limits may have shrunk
     for count, one in enumerate(asked):
         workers -= 1
         cpus -= one.get("cpus", 1)
@@ -55,18 +59,6 @@ def fitting(asked: Sequence[dict[str, Any]], running: Iterable[dict[str, Any]], 
         if workers < 0 or cpus < 0 or mem < 0:
             return count
     return len(asked)
-
-
-def pinned(count: int, taken: Iterable[int], capacity: Capacity) -> list[int]:
-    """Return the processors that a job is kept on; none where they cannot be told apart or are oversubscribed."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    all_of_them = sorted(os.sched_getaffinity(0))
-    if capacity.cpus > len(all_of_them):
-        return []
-    busy = set(taken)
-    free = [cpu for cpu in all_of_them if cpu not in busy]
-    return free[:count] if len(free) >= count else []
 
 
 def tree(cluster_id: str, root: int | None = None) -> list[Any]:

@@ -182,6 +182,7 @@ class LocalJobExecutor(JobExecutor):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd="/",
+                start_new_session=True,
                 timeout=60,
                 check=False,
             )

@@ -31,6 +31,7 @@ HEAD_PAUSE = 0.0001
 #: Pages in the write-ahead log before a commit copies them back: fewer pauses than with SQLite's 1000.
 CHECKPOINT_PAGES = 4000
 
+_UNWRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
@@ -59,15 +60,35 @@ def connect(index: str, limit: float) -> sqlite3.Connection:
         )
         try:
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            if mode == "wal":
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-            else:
-                connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNWRITABLE or not _at_rest(index):
+                raise
+            # A write-ahead log needs files beside it even to be read; where none can be made, nobody writes either.
+            uri = f"file:{quote(index)}?immutable=1"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         except BaseException:
             connection.close()
             raise
+        if mode == "wal":
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        else:
+            connection.execute("PRAGMA synchronous=FULL")
         return connection
+
+
+def _at_rest(index: str) -> bool:
+    """Return whether all of an index is in its file."""
+    try:
+        return os.path.getsize(index + "-wal") == 0
+    except FileNotFoundError:
+        return True
+
+
+def quote(path: str) -> str:
+    """Return a path as SQLite's URIs want it (https://sqlite.org/uri.html)."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 class Line:

@@ -34,6 +34,8 @@ class NewSubmission:
     #: The submitter's variables; or the digest of those that an earlier submission kept.
     environment: Mapping[str, str] | str
     now: float
+    #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
+    whole: bool = True
     #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
     host: str | None = None
 
@@ -239,6 +241,8 @@ class Store(Index):
             ],
         )
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
+        if not new.whole:
+            return claimed
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
             [

@@ -78,9 +78,11 @@ def with_one(*phases, local=None):
 
 class Life(RuleBasedStateMachine):
     @initialize(
-        groups=st.lists(st.sampled_from([1, 1, 2, 150]), min_size=2, max_size=3), on_exit=st.booleans()
+        groups=st.lists(st.sampled_from([1, 1, 2, 150]), min_size=2, max_size=3),
+        on_exit=st.booleans(),
+        local=st.booleans(),
     )
-    def begin(self, groups, on_exit):
+    def begin(self, groups, on_exit, local):
         self.folder = tempfile.mkdtemp(dir=FOLDER)
         # Two processes that both work with the index.
         self.stores = [Store(f"{self.folder}/index.db", create=True), Store(f"{self.folder}/index.db")]
@@ -92,6 +94,7 @@ class Life(RuleBasedStateMachine):
         self.x = {}
         self.told = {}
         self.add(0, groups, on_exit)
+        self.a_pass_is_made(local=local, max_jobs=6)
 
     def add(self, start, groups, on_exit):
         jobs = jobs_of(
@@ -217,6 +220,9 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     @with_one("waiting", "committed", "alive", "over", local=True)
     def the_agent_commits_a_start(self, attempt):
+        self.commit(attempt)
+
+    def commit(self, attempt):
         process = f"{self.serial}:1:{boot_id()}"
         with self.tick().writing() as (_, db):
             started = db.changed("attempt_starts", **attempt.key._asdict(), now=self.now, process=process)
@@ -225,6 +231,16 @@ class Life(RuleBasedStateMachine):
         assert started == (attempt.phase == "waiting"), attempt
         if started:
             attempt.phase, attempt.process, attempt.started = "committed", process, self.now
+
+    @rule(data=st.data())
+    @with_one("waiting")
+    def it_starts_without_ado(self, attempt):
+        if attempt.local:
+            self.commit(attempt)
+            self.it_lives(attempt)
+        elif not attempt.barred:
+            attempt.started = self.now
+            self.it_lives(attempt)
 
     @rule(data=st.data())
     @with_one("committed")
@@ -275,7 +291,7 @@ class Life(RuleBasedStateMachine):
         with self.tick().writing() as (_, db):
             on_exit = bool(db.row("job_and_reason", **attempt.key._asdict())["complete_on_exit"])
             if attempt.has_run:
-                ends.fold_end(db, attempt.key, Ended(attempt.started, self.now, attempt.code, None))
+                ends.fold(db, HOST, [self.line(attempt)])
             else:
                 end_attempt(db, attempt.key, Ended(None, self.now, None, None), "cancelled", complete=False)
         if attempt.phase == "over":
@@ -285,6 +301,13 @@ class Life(RuleBasedStateMachine):
         active = before[1] == attempt.key.n and before[0] in {"submit", "run"}
         if attempt.has_run and active and on_exit and attempt.code == 0:
             self.done.add(attempt.key.job_index)
+
+    def line(self, attempt):
+        """Return what the wrapper of an attempt wrote down at its end."""
+        process = attempt.process or f"{attempt.key.n}:1:{boot_id()}"
+        known = {"process": process.rpartition(":")[0], "key": list(attempt.key), "token": attempt.token}
+        told = {"started": attempt.started, "ended": self.now, "code": attempt.code}
+        return {**known, **told, "signal": None, "max_rss": None, "cpu": None}
 
     # -- what a job says
 
