@@ -164,11 +164,15 @@ def test_the_agent_rests_while_a_job_that_cannot_run_is_left(world):
 
 def test_the_agent_rests_while_a_global_job_holds_back_others(world):
     """A batch that waits for a job above 100 of another batch makes no work."""
-    world.add(world.says("$J"), world.says("$J"), priority=lambda index: 2 - index, batch=1)
+    first = world.says("$J", then="until [ -e one ]; do sleep 0.2; done")
+    world.add(first, world.says("$J"), priority=lambda index: 2 - index, batch=1)
+    psu.submit_jobs(Verbose=False)
+    world.until_lines(1)
     world.add(world.says("$J", then="until [ -e go ]; do sleep 0.2; done"), priority=101, batch=2)
-    psu.submit_one_job(1, 0, Verbose=False)
     psu.submit_jobs(Verbose=False)
     world.until_lines(2)
+    (world.home / "one").touch()
+    world.until(lambda: world.states(1)[0] == "complete")
     world.until(lambda: rests(world.agent()))
     assert world.states(1) == {0: "complete", 1: "init"}
     (world.home / "go").touch()
