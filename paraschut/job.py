@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paraschut.errors import JobError
-from paraschut.values import identical, plain, shadow
+from paraschut.values import ATOMS, TEXT, identical, plain, shadow
 
 #: States that the package itself gives a meaning; any other word is the user's and never eligible.
 STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
@@ -40,6 +40,7 @@ COLUMNS = ("BatchID", "JobIndex", "priority", "state")
 #: Filled in from the attempts when a job is read, and never written back.
 RUNTIME = ("ClusterID", "hostname", "subtime", "stdout", "stderr", "qstat")
 
+_REQUIRED = frozenset(REQUIRED)
 _NOT_METADATA = frozenset(COLUMNS + RUNTIME + ("progress", "progress_message", "failure", "attempt"))
 
 
@@ -51,6 +52,7 @@ class _Removed:
 
 
 REMOVED = _Removed()
+
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
@@ -139,8 +141,8 @@ def check(job: Mapping[str, Any]) -> None:
     JobError
         Naming the job, the field and what is valid.
     """
-    missing = [field for field in REQUIRED if field not in job]
-    if missing:
+    if not job.keys() >= _REQUIRED:
+        missing = [field for field in REQUIRED if field not in job]
         raise JobError(
             f"{label(job)} lacks the field {missing[0]!r}. Start from get_job_template(), which has all of: "
             f"{', '.join(REQUIRED)}."
@@ -179,6 +181,8 @@ def check(job: Mapping[str, Any]) -> None:
 def check_index(job: Mapping[str, Any], field: str) -> None:
     """Raise unless a field of a job is a whole number of 0 or more."""
     value: Any = job.get(field)
+    if type(value) is int and 0 <= value < 1 << 63:
+        return
     try:
         good = not isinstance(value, bool) and 0 <= operator.index(value) < 1 << 63
     except TypeError:
@@ -223,14 +227,16 @@ def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
     shadows: dict[str, Any] | None = None
     odd: dict[str, bytes] = {}
     try:
-        for field, value in fields.items():
-            if type(field) is not str:
-                raise JobError(f"{label(fields)} has a field named {field!r}; names of fields are strings.")
-            if not plain(value):
-                if shadows is None:
-                    shadows = dict(fields)
-                odd[field] = _pickled(field, value)
-                shadows[field] = shadow(value)
+        if not TEXT.issuperset(map(type, fields)):
+            named = next(field for field in fields if type(field) is not str)
+            raise JobError(f"{label(fields)} has a field named {named!r}; names of fields are strings.")
+        for field in [
+            name for name, value in fields.items() if type(value) not in ATOMS and not plain(value)
+        ]:
+            if shadows is None:
+                shadows = dict(fields)
+            odd[field] = _pickled(field, fields[field])
+            shadows[field] = shadow(fields[field])
         kept = fields if shadows is None else shadows
         text = _encode(kept)
     except RecursionError:
@@ -382,6 +388,8 @@ def numbers_of(given: Any) -> list[int]:
 
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number."""
+    if type(value) is int and -(1 << 63) <= value < 1 << 63:
+        return True
     try:
         return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     except (TypeError, OverflowError):  # NumPy calls a span of time a real number
@@ -390,6 +398,8 @@ def is_number(value: object) -> bool:
 
 def plain_number(value: Any) -> float:
     """Return a number as SQLite can keep it: NumPy's become Python's."""
+    if type(value) is int or type(value) is float:
+        return value
     try:
         return operator.index(value)
     except TypeError:

@@ -259,10 +259,10 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
 def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
     scripts: set[Any] = set()
-    resources: set[str] = set()
+    resources: set[int] = set()
     for one in given:
         jobs.check(one)
-        key = repr(one["resources"])
+        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
         if key not in resources:
             try:
                 needs_of(one["resources"])

@@ -6,7 +6,10 @@ import math
 import os
 from typing import Any
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+#: What JSON gives back as it is, without a look at the value.
+ATOMS = frozenset({str, int, bool, type(None)})
+TEXT = frozenset({str})
+_PLAIN = ATOMS | {float}
 _LONG_SHADOW = 100
 
 
@@ -21,10 +24,14 @@ def plain(value: object) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return kind is not float or math.isfinite(value)  # type: ignore[arg-type]
+    # Most lists and dicts hold atoms only, and those are seen without a call for each.
     if kind is list:
-        return all(map(plain, value))  # type: ignore[call-overload]
+        return ATOMS.issuperset(map(type, value)) or all(map(plain, value))  # type: ignore[call-overload]
     if kind is dict:
-        return all(type(key) is str for key in value) and all(map(plain, value.values()))  # type: ignore[attr-defined]
+        items = value.values()  # type: ignore[attr-defined]
+        return TEXT.issuperset(map(type, value)) and (  # type: ignore[call-overload]
+            ATOMS.issuperset(map(type, items)) or all(map(plain, items))
+        )
     return False
 
 
