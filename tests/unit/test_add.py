@@ -54,7 +54,7 @@ def test_jobs_are_numbered_on_from_the_highest(store):
 
 
 def test_jobs_that_are_numbered_at_once_by_two_all_get_a_number(index, monkeypatch):
-    # BUG: the highest number is read in a transaction of its own; the loser hears that its JobIndex is taken, and
+    # Was: the highest number is read in a transaction of its own; the loser hears that its JobIndex is taken, and
     # is told to use set_index=True, which it did.
     taken = Store.add
 
@@ -88,7 +88,7 @@ def test_a_job_may_be_prepared_step_by_step(store, home):
 
 
 def test_numbers_of_numpy_are_numbers(store):
-    # BUG: only JobIndex is made plain; the BatchID reaches the driver as it is.
+    # Was: only JobIndex is made plain; the BatchID reaches the driver as it is.
     psu.add_batch_to_queue(np.int64(BATCH), [job(JobIndex=np.int64(3), priority=np.float64(2))])
     assert states(store.index) == {(BATCH, 3): "init"}
 
@@ -153,7 +153,7 @@ def test_a_template_that_names_an_unknown_field_adds_nothing(unchanged):
 
 
 def test_a_refused_batch_leaves_no_scripts(home, unchanged):
-    # BUG: the scripts of the jobs before the bad one stay.
+    # Was: the scripts of the jobs before the bad one stay.
     (home / "t.sh").write_text("echo {JobIndex}")
     with unchanged(ScriptError, "names the field 'subject'"):
         psu.add_batch_to_queue(
@@ -163,7 +163,7 @@ def test_a_refused_batch_leaves_no_scripts(home, unchanged):
 
 
 def test_the_scripts_of_a_batch_that_is_there_survive_another_of_its_number(home, store, unchanged):
-    # BUG: scripts are written before it is known whether the jobs can be added, over those of the jobs that are there.
+    # Was: scripts are written before it is known whether the jobs can be added, over those of the jobs that are there.
     (home / "t.sh").write_text("echo {mine}")
     psu.add_batch_to_queue(BATCH, [job(script="t.sh", mine="old")], set_index=True, build_script=True)
     script = Path(read(store, BATCH, 0)["script"])
@@ -189,7 +189,7 @@ def test_what_is_no_list_of_dicts_is_said(unchanged, given):
 
 
 def test_jobs_that_come_one_by_one_are_added_or_refused_and_not_lost(store):
-    # BUG: a generator is used up by the check, and then nothing is added, without a word.
+    # Was: a generator is used up by the check, and then nothing is added, without a word.
     try:
         psu.add_batch_to_queue(BATCH, (job() for _ in range(3)), set_index=True)
     except JobError:
@@ -198,7 +198,7 @@ def test_jobs_that_come_one_by_one_are_added_or_refused_and_not_lost(store):
 
 
 def test_a_job_without_a_batch_is_said(unchanged):
-    # BUG (the first): KeyError.
+    # Was (the first): KeyError.
     lacking = job()
     del lacking["BatchID"]
     for bad in (lacking, job(), job(BatchID="x")):
@@ -213,7 +213,7 @@ def test_the_example_of_the_issue_is_refused_while_the_folder_is_not_ours(home, 
 
 
 def test_a_folder_whose_name_is_not_utf8_is_a_folder(tmp_path, monkeypatch, home):
-    # BUG: UnicodeEncodeError when the folder is written into the index.
+    # Was: UnicodeEncodeError when the folder is written into the index.
     odd = os.fsencode(home) + b"/caf\xe9"
     os.mkdir(odd)
     monkeypatch.chdir(os.fsdecode(odd))

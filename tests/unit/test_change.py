@@ -162,7 +162,7 @@ def test_nothing_named_is_nothing_changed(queue, index):
 
 
 def test_numbers_of_numpy_are_numbers(queue):
-    # BUG: TypeError, as a number of NumPy is neither an int nor can it be gone through.
+    # Was: TypeError, as a number of NumPy is neither an int nor can it be gone through.
     assert psu.set_job_field(np.int64(BATCH), np.int64(1), {"priority": 3}) == 1
     assert psu.set_batch_field(np.int64(BATCH), {"priority": 4}) == 3
     assert psu.set_job_field(BATCH, np.arange(2), {"priority": 5}) == 2

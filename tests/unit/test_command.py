@@ -45,7 +45,7 @@ def test_a_file_that_may_be_executed_is_executed(home):
 
 
 def test_a_file_that_may_not_be_executed_is_run_by_the_interpreter_of_its_first_line(home):
-    # BUG: the end of the line is taken for a part of the argument, so env looks for "python3\n".
+    # Was: the end of the line is taken for a part of the argument, so env looks for "python3\n".
     path = put(home, "my job.py", "#!/usr/bin/env -S cat -u\nhello\n")
     assert command_of("my job.py", str(home)) == ("/usr/bin/env", "-S cat -u", path)
     assert run("my job.py", home) == "#!/usr/bin/env -S cat -u\nhello\n"
@@ -58,7 +58,7 @@ def test_a_file_without_a_first_line_is_for_the_shell(home):
 
 
 def test_the_first_line_may_have_spaces_and_odd_bytes(home):
-    # BUG: as above.
+    # Was: as above.
     put(home, "job", b"#! /bin/cat  -u \nx")
     assert command_of("job", str(home))[:-1] == ("/bin/cat", "-u")
     put(home, "other", b"#!/caf\xe9\n")

@@ -155,13 +155,13 @@ def test_every_value_comes_back_equal_and_of_the_same_type(fields):
 
 
 def test_a_number_of_thousands_of_digits_is_kept_or_refused_with_its_name():
-    # BUG: ValueError of Python's own limit (4300 digits) instead of a JobError, or of keeping it pickled.
+    # Was: ValueError of Python's own limit (4300 digits) instead of a JobError, or of keeping it pickled.
     words = refusal(pack, {"huge": 10**5000})
     assert "huge" in words if words else unpack(*pack({"huge": 10**5000})) == {"huge": 10**5000}
 
 
 def test_two_halves_of_a_character_are_not_joined():
-    # BUG: JSON makes one character of a high and a low surrogate, so the text that comes back is another.
+    # Was: JSON makes one character of a high and a low surrogate, so the text that comes back is another.
     assert alike(unpack(*pack({"half": "\ud800\udc00"})), {"half": "\ud800\udc00"})
 
 
@@ -225,7 +225,7 @@ def test_the_shadow_is_what_a_filter_would_expect(value, seen):
 
 
 def test_the_shadow_of_a_word_of_an_enumeration_is_the_word():
-    # BUG: str(value) of a member is "Mood.HAPPY"; json, and a user with a Filter, see "happy".
+    # Was: str(value) of a member is "Mood.HAPPY"; json, and a user with a Filter, see "happy".
     class Mood(str, enum.Enum):  # noqa: UP042 - most such enumerations are older than StrEnum
         HAPPY = "happy"
 
@@ -316,12 +316,12 @@ def test_merging_keeps_the_pickles_of_what_was_not_touched_byte_by_byte():
 @example({"part": np.arange(12)[::2]})
 @example({"twice": ("spam eggs", "spam " + "eggs")})
 def test_a_job_that_was_only_read_has_no_changes(fields):
-    # BUG: fields are compared as pickles, and the pickle of what was loaded may differ from what it was loaded from.
+    # Was: fields are compared as pickles, and the pickle of what was loaded may differ from what it was loaded from.
     assert jobs.changes(as_read(fields)) == {}
 
 
 def test_a_set_that_was_only_read_is_no_change_in_another_process_either(python):
-    # BUG: the order of a set, and with it its pickle, is another in each process (hash randomisation).
+    # Was: the order of a set, and with it its pickle, is another in each process (hash randomisation).
     text, extras = pack({"tags": {"anna", "ben", "carl", "dora", "emil"}})
     read_and_compare = (
         f"from paraschut import job; o = job.Origin(1, 0, 'init', 1, {text!r}, {extras!r});"

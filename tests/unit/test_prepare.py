@@ -155,7 +155,7 @@ def test_braces_that_name_no_field_are_explained(home, template):
 
 @pytest.mark.parametrize("script", ["train.py", "/no/such/file.sh", "~/missing.sh", "mytool", ""])
 def test_a_script_that_does_not_exist_is_said_with_where_it_was_looked_for(home, script):
-    # BUG (with ~): it is taken for a command line, because of the ~.
+    # Was (with ~): it is taken for a command line, because of the ~.
     with pytest.raises(ScriptError, match=r"does not exist in .*python train\.py") as caught:
         psu.generate_script(job(script=script))
     assert repr(script) in str(caught.value)
@@ -244,7 +244,7 @@ def test_a_script_is_written_again_in_one_step(home):
 
 def test_a_folder_that_cannot_be_written_is_said(home):
     write(home, "t.sh", "echo")
-    # BUG: an OSError; only what comes after the making of the folder is turned into an error of the package.
+    # Was: an OSError; only what comes after the making of the folder is turned into an error of the package.
     (home / "jobs").write_text("a file is in the way")
     with pytest.raises(StoreError, match="cannot be written"):
         psu.generate_script(job(script="t.sh"))

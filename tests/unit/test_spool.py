@@ -74,7 +74,7 @@ def test_numbers_grow_also_when_the_clock_goes_back(paths, key, monkeypatch):
 
 
 def test_two_processes_of_a_job_that_write_at_once_both_count(paths, key, monkeypatch):
-    # BUG: both take the same number, and the rename of the second replaces the file of the first.
+    # Was: both take the same number, and the rename of the second replaces the file of the first.
     monkeypatch.setattr(spool, "_last_number", lambda: 100)
     monkeypatch.setattr(spool, "pending", lambda *_: [])
     spool.spool(paths, key, fields(x=1))
@@ -97,7 +97,7 @@ def test_where_nothing_was_ever_written_nothing_is_pending(paths):
 
 
 def test_what_is_no_event_is_left_alone(paths, key):
-    # BUG: IndexError, and with it every pass fails.
+    # Was: IndexError, and with it every pass fails.
     path = spool.spool(paths, key, runs())
     for name in (".half.123", "notes.txt", "1.2.3.x.json", "copy.json", f"{os.path.basename(path)}~"):
         with open(os.path.join(paths.events, name), "w") as file:

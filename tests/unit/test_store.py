@@ -39,7 +39,7 @@ def test_many_jobs_go_in_together_whatever_their_order(store, make_jobs):
 
 @pytest.mark.parametrize("name", ['it\'s "so"\nand; so -- $x', "", "\0", ["a", "b/c"], "caf\udce9"])
 def test_names_may_be_anything(store, make_jobs, name):
-    # BUG: UnicodeEncodeError for a name made of a file name that is not UTF-8.
+    # Was: UnicodeEncodeError for a name made of a file name that is not UTF-8.
     add(store, [*make_jobs(1, name="first"), *make_jobs(1, start=1, name=name)])
     assert read(store, BATCH, 1)["name"] == name
 
@@ -76,7 +76,7 @@ def test_a_value_that_cannot_be_pickled_adds_nothing(store, make_jobs, unchanged
 
 
 def test_jobs_that_are_added_to_a_batch_keep_their_own_name(store, make_jobs):
-    # BUG: a name is left out where it is that of the first job *added together*, which is not the batch's.
+    # Was: a name is left out where it is that of the first job *added together*, which is not the batch's.
     add(store, make_jobs(1, name="old"))
     add(store, make_jobs(2, start=1, name="new"), new=False)
     assert filtered(store, 'name == "new"') == {BATCH: [1, 2]}
@@ -84,7 +84,7 @@ def test_jobs_that_are_added_to_a_batch_keep_their_own_name(store, make_jobs):
 
 
 def test_jobs_that_are_added_to_a_batch_from_elsewhere_run_where_they_were_added(store, make_jobs):
-    # BUG: only the batch has a workdir, that of its first jobs.
+    # Was: only the batch has a workdir, that of its first jobs.
     add(store, make_jobs(1), workdir="/first")
     add(store, make_jobs(1, start=1), new=False, workdir="/second")
     taken = store.claim(submission("t"), decide(), no_needs).jobs
@@ -250,7 +250,7 @@ def test_if_one_of_these_cannot_go_none_does(store, make_jobs, unchanged):
 
 
 def test_a_job_that_is_named_twice_is_taken_once(store, make_jobs):
-    # BUG: UNIQUE constraint failed (as a StoreError, or an IntegrityError of SQLAlchemy).
+    # Was: UNIQUE constraint failed (as a StoreError, or an IntegrityError of SQLAlchemy).
     add(store, make_jobs(2))
     taken = store.claim_jobs(submission("t"), [(BATCH, 1), (BATCH, 1)], no_needs)
     assert [one.job_index for one in taken.jobs] == [1]

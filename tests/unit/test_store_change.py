@@ -61,7 +61,7 @@ def test_a_release_leaves_alone_what_went_on_meanwhile(store, make_jobs):
 
 
 def test_a_job_that_was_reset_before_its_claim_was_released_can_go_again(store, make_jobs):
-    # BUG: release() ends the attempt, but leaves the column "ending" set: the job is never eligible again.
+    # Was: release() ends the attempt, but leaves the column "ending" set: the job is never eligible again.
     add(store, make_jobs(1))
     claim(store, "t1")
     change(store, {"state": "init"}, batch=BATCH)
@@ -235,7 +235,7 @@ def test_the_ready_group_is_the_highest(tmp_path_factory, priorities):
 
 
 def test_numbers_of_numpy_are_numbers(store, make_jobs):
-    # BUG: only JobIndex and priority are made plain; the BatchID reaches the driver as it is.
+    # Was: only JobIndex and priority are made plain; the BatchID reaches the driver as it is.
     np = pytest.importorskip("numpy")
     add(store, make_jobs(1, batch=np.int64(BATCH), start=np.int64(0), priority=np.float32(0.5)))
     job = read(store, BATCH, 0)

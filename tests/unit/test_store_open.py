@@ -86,7 +86,7 @@ def test_a_folder_that_is_a_file_is_said(tmp_path):
 
 
 def test_who_comes_while_another_makes_the_index_finds_it_or_makes_it(tmp_path, monkeypatch):
-    # BUG: SchemaError "is a database, but not an index" between the making of the file and of its tables.
+    # Was: SchemaError "is a database, but not an index" between the making of the file and of its tables.
     path, switch = tmp_path / "index.db", journal.switch
 
     def switch_and_be_overtaken(*arguments):
@@ -101,7 +101,7 @@ def test_who_comes_while_another_makes_the_index_finds_it_or_makes_it(tmp_path, 
 
 
 def test_who_dies_while_making_the_index_leaves_nothing_in_the_way(tmp_path, monkeypatch):
-    # BUG: as above, for ever.
+    # Was: as above, for ever.
     path, switch = tmp_path / "index.db", journal.switch
 
     def switch_and_die(*arguments):
@@ -117,7 +117,7 @@ def test_who_dies_while_making_the_index_leaves_nothing_in_the_way(tmp_path, mon
 
 
 def test_many_processes_may_make_the_index_at_once(tmp_path):
-    # BUG: as above, now and then.
+    # Was: as above, now and then.
     program = "import sys; from paraschut.store.store import Store\nwith Store(sys.argv[1], create=True) as s: print(s.ready().heads)"
     path = tmp_path / "new" / "index.db"
     workers = [
@@ -200,7 +200,7 @@ def test_an_index_in_a_folder_that_became_read_only_is_not_changed_and_the_error
     before = dump(index)
     if os.getuid() == 0:
         os.chown(index, 65534, 65534)
-    # BUG (delete): an OperationalError of SQLAlchemy, as for the full disk below.
+    # Was (delete): an OperationalError of SQLAlchemy, as for the full disk below.
     os.chmod(index, 0o400)
     os.chmod(others_folder, 0o500)
     program = (
@@ -251,7 +251,7 @@ def test_a_full_disk_is_said_and_nothing_changed(store, make_jobs, unchanged, mo
         return connection
 
     monkeypatch.setattr(engine, "connect", tight)
-    # BUG: what SQLAlchemy raises is not turned into an error of the package (engine.speaking knows sqlite3.Error only).
+    # Was: what SQLAlchemy raises is not turned into an error of the package (engine.speaking knows sqlite3.Error only).
     with unchanged(StoreError, r"The disk of the index .* is full; nothing was changed. Make room"):
         add(store, make_jobs(500, text="x" * 1000))
     monkeypatch.undo()

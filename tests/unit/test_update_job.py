@@ -100,7 +100,7 @@ def test_two_who_agree_do_not_disagree(store, outside):
 
 
 def test_a_set_that_nobody_touched_makes_nobody_stale(store, make_jobs, python):
-    # BUG: in another process a set has another order, so it looks changed, is written, and makes others stale.
+    # Was: in another process a set has another order, so it looks changed, is written, and makes others stale.
     add(store, make_jobs(1, tags={"anna", "ben", "carl", "dora", "emil"}))
     job = psu.get_job_info(BATCH, 0)
     edit = (
@@ -114,7 +114,7 @@ def test_a_set_that_nobody_touched_makes_nobody_stale(store, make_jobs, python):
 
 
 def test_a_boost_in_the_middle_of_a_run_harms_nobody(store, in_job):
-    # BUG: as below.
+    # Was: as below.
     job = psu.get_job_info(SetID=True)
     store.boost([BATCH], 100, who=ME, now=9.0)
     job["note"] = "new"
@@ -125,7 +125,7 @@ def test_a_boost_in_the_middle_of_a_run_harms_nobody(store, in_job):
 
 
 def test_what_others_changed_is_not_undone_by_a_dict_that_was_written_before(store, in_job):
-    # BUG: after update_job the dict is taken for read anew, so what it holds of before looks like changes of ours.
+    # Was: after update_job the dict is taken for read anew, so what it holds of before looks like changes of ours.
     job = psu.get_job_info(SetID=True)
     change(store, {"note": "theirs", "other": 1}, batch=BATCH, indices=[0])
     job["step"] = 1
@@ -177,7 +177,7 @@ def test_a_bad_update_is_refused_and_nothing_is_written(outside, unchanged, bad,
 
 
 def test_a_running_job_that_is_set_back_by_its_dict_does_not_run_twice_at_once(store, in_job, monkeypatch):
-    # BUG: update_job writes the state alone; the attempt is neither asked to end nor in the way of the next one.
+    # Was: update_job writes the state alone; the attempt is neither asked to end nor in the way of the next one.
     psu.get_job_info(SetID=True)
     for name in ("BATCHID", "JOBINDEX", "ATTEMPT"):
         monkeypatch.delenv(f"PARASCHUT_{name}")
@@ -189,7 +189,7 @@ def test_a_running_job_that_is_set_back_by_its_dict_does_not_run_twice_at_once(s
 
 
 def test_a_job_is_not_made_stale_by_its_own_words(store, in_job, hurried):
-    # BUG: the dict does not remember what went into the event file, so its own fold looks like somebody else's change.
+    # Was: the dict does not remember what went into the event file, so its own fold looks like somebody else's change.
     job = psu.get_job_info(SetID=True)
     with held(store.index):
         job["note"] = 1

@@ -48,9 +48,17 @@ def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):
     store.add(batches, now, workdir, new=new)
 
 
-def submission(token, *, host=None, now=2.0, executor="file", environment=None):
+def submission(token, *, host=None, now=2.0, executor="file", environment=None, whole=True):
     """Return who claims: this process, with a local queue if ``host`` is given."""
-    return NewSubmission(token, executor, ME, environment or {"PATH": "/bin"}, now, host)
+    return NewSubmission(
+        token=token,
+        executor=executor,
+        owner=ME,
+        environment=environment or {"PATH": "/bin"},
+        now=now,
+        host=host,
+        whole=whole,
+    )
 
 
 def decide(max_jobs=1000, min_prior=0.0, only=None):
