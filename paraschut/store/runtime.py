@@ -143,8 +143,9 @@ def cluster_id(submission: str | None, task: int) -> str | None:
 def mark_run(db: Statements, key: Key, now: float) -> None:
     """Set a job to ``run``: called by its attempt as often as it likes."""
     check_current(db, key)
-    db.run("job_runs", **key._asdict())
-    db.run("attempt_runs", **key._asdict(), now=now, host=host_name())
+    # Not after its end was folded: then it was found missing, and only that it is complete can mend that.
+    if db.changed("attempt_runs", **key._asdict(), now=now, host=host_name()):
+        db.run("job_runs", **key._asdict())
 
 
 def check_current(db: Statements, key: Key) -> dict[str, Any]:

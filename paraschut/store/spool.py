@@ -119,8 +119,8 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
     except (StaleJobError, NotFoundError):
         return  # reset or removed meanwhile: what it said no longer counts
     if what["kind"] == "run":
-        db.run("job_runs", **key._asdict())
-        db.run("attempt_runs", **key._asdict(), now=what["at"], host=what["host"])
+        if db.changed("attempt_runs", **key._asdict(), now=what["at"], host=what["host"]):
+            db.run("job_runs", **key._asdict())
     elif what["kind"] == "progress":
         db.run(
             "job_progress",

@@ -34,10 +34,10 @@ class NewSubmission:
     #: The submitter's variables; or the digest of those that an earlier submission kept.
     environment: Mapping[str, str] | str
     now: float
-    #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
-    whole: bool = True
     #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
     host: str | None = None
+    #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
+    whole: bool = True
 
 
 class Claimed(NamedTuple):
