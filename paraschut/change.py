@@ -15,6 +15,7 @@ from paraschut.errors import ExecutorError, JobError, NotFoundError
 from paraschut.executors.base import executor_of
 from paraschut.paths import Paths
 from paraschut.process import identity
+from paraschut.resources import needs_of
 from paraschut.store import views
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Ended, Key, end_attempt
@@ -133,6 +134,8 @@ def _check(fields: Mapping[str, Any]) -> None:
     fixed = [field for field in fields if field in {"BatchID", "JobIndex", *jobs.RUNTIME}]
     if fixed:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
+    jobs.check_change(fields)
+    needs_of(fields.get("resources"))
     state = fields.get("state", "init")
     if not isinstance(state, str) or not state.strip() or state in {"submit", "run", "spawn"}:
         raise JobError(

@@ -178,6 +178,23 @@ def check(job: Mapping[str, Any]) -> None:
         _check_vars(job)
 
 
+def check_change(fields: Mapping[str, Any]) -> None:
+    """Raise unless new values of a job's fields are ones that it could have been added with."""
+    resources = fields.get("resources")
+    if resources is not None and not isinstance(resources, Mapping):
+        raise JobError(
+            f"resources cannot be {resources!r}; they are a dict such as {{'mem': '1gb'}}. Nothing was changed."
+        )
+    if "vars" in fields and fields["vars"] is not REMOVED:
+        _check_vars(fields)
+    if "script" in fields and not isinstance(fields["script"], (str, os.PathLike)):
+        raise JobError(
+            f"A script cannot be {fields['script']!r}; it is a command line or a path. Nothing was changed."
+        )
+    if fields.get("workdir") is not None and not isinstance(fields["workdir"], (str, os.PathLike)):
+        raise JobError(f"A workdir cannot be {fields['workdir']!r}; it is a path. Nothing was changed.")
+
+
 def check_index(job: Mapping[str, Any], field: str) -> None:
     """Raise unless a field of a job is a whole number of 0 or more."""
     value: Any = job.get(field)

@@ -234,6 +234,7 @@ def update_job(JobInfo: dict[str, Any]) -> None:
 
 
 def _refuse_bad(job: Mapping[str, Any]) -> None:
+    jobs.check_change(job)
     state, priority = job.get("state", "init"), job.get("priority", 0)
     if not isinstance(state, str) or not state.strip():
         raise JobError(
