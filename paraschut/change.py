@@ -37,8 +37,8 @@ def set_job_field(
 ) -> int:
     """Set fields of one job, or of several of a batch.
 
-    A job that is taken out of ``submit`` or ``run`` is deleted from its executor, and is not submitted again before
-    its former attempt has ended.
+    A job that is set to ``init`` or ``held`` while its executor has it is deleted from there, and is not submitted
+    again before its former attempt has ended. Any other state only calls it something, once it has started.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from paraschut.errors import ParaschutError
 from paraschut.paths import Paths
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
-from paraschut.store.runtime import Key, Statements, read_statements
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt, read_statements
 
 _T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
@@ -313,14 +313,23 @@ class Agent:
         count = limits.fitting(asked, (running.asked for running in self.running.values()), self.capacity)
         now = time.time()
         for row, needs in zip(rows[:count], asked, strict=False):
-            wrapper = self.crew.take()
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
+            wrapper = self.crew.take()
+            running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
+            try:
+                spec = self._spec(db, row, running)
+            except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
+                # One job that nobody can start, by whatever was done to its fields, must not stop the others.
+                self.crew.give_back(wrapper)
+                end_attempt(
+                    db, key, Ended(None, now, None, None), f"could not be started: {error}", complete=False
+                )
+                continue
             if not db.changed("attempt_starts", **key._asdict(), now=now, process=wrapper.process):
                 self.crew.give_back(wrapper)
                 continue
             db.run("job_runs", **key._asdict())
-            running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
-            starts.append((running, self._spec(db, row, running)))
+            starts.append((running, spec))
             self.running[wrapper.process] = running
         return len(rows) - count
 

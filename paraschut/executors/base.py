@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from paraschut.errors import ExecutorError
+from paraschut.errors import ExecutorError, JobError
 from paraschut.resources import needs_of
 
 if TYPE_CHECKING:
@@ -150,7 +150,10 @@ class JobExecutor(ABC):
         JobError
             If a resource makes no sense; the job is then left in ``init``, and the pass says why.
         """
-        needs = needs_of({**self.resources, **(job.get("resources") or {})})
+        own = job.get("resources") or {}
+        if not isinstance(own, Mapping):
+            raise JobError(f"its resources are {own!r}; they must be a dict such as {{'mem': '1gb'}}.")
+        needs = needs_of({**self.resources, **own})
         asked = {"cpus": needs.cpus, "mem": needs.mem, "walltime": needs.walltime, "gpus": needs.gpus}
         return {key: value for key, value in asked.items() if value}
 
