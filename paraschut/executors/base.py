@@ -8,8 +8,10 @@ and what the evidence means, is decided elsewhere.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -48,6 +50,10 @@ class Task:
     stderr: str
     resources: Mapping[str, Any]
     options: Any = None
+    #: The queue (partition) that the job names, if any.
+    queue: str | None = None
+    #: The user's script, if it is a file: it may hold lines for the scheduler.
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,12 @@ class Submission:
         Where its files belong; made by the executor if it needs one.
     env : Mapping[str, str]
         The variables that all its jobs get from their submitter.
+    label : str
+        What people call it: the name of its first job.
+    prologue : tuple[str, ...]
+        Lines of shell that are run before each job, such as ``module load gcc``.
+    cluster_id : str | None
+        The scheduler's id, once it is known.
     """
 
     token: str
@@ -69,6 +81,9 @@ class Submission:
     folder: str
     env: Mapping[str, str]
     tasks: tuple[Task, ...]
+    label: str = ""
+    prologue: tuple[str, ...] = ()
+    cluster_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,8 @@ class Exit:
     ended: float
     host: str | None = None
     max_rss: int | None = None
+    #: Why it was ended, where what ran it could see that: 'out of memory'.
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +138,8 @@ class JobExecutor(ABC):
     other_hosts: ClassVar[bool] = False
     #: Whether the index itself is the queue, so that nothing is written into a submission folder.
     index_is_queue: ClassVar[bool] = False
+    #: The number of the first task of a submission.
+    first_task: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -157,9 +176,20 @@ class JobExecutor(ABC):
         asked = {"cpus": needs.cpus, "mem": needs.mem, "walltime": needs.walltime, "gpus": needs.gpus}
         return {key: value for key, value in asked.items() if value}
 
+    def shape(self, job: Mapping[str, Any]) -> Hashable:
+        """Return what jobs must have in common to be handed over at once; called for jobs that were ``asked``."""
+        del job
+        return None
+
+    def most(self, tasks: int) -> int:
+        """Return how many of so many tasks can be handed over at once."""
+        return tasks
+
     @abstractmethod
     def submit(self, submission: Submission) -> str:
         """Hand tasks over; return the scheduler's id of the submission.
+
+        In an id that is the pattern of its tasks' ids, ``#`` stands for the number of the task.
 
         Raises
         ------
@@ -213,6 +243,8 @@ def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
     """
     if isinstance(which, JobExecutor):
         return which
+    if which == "auto":
+        which = found_here(os.environ)
     known = _OWN if which in _OWN else _registered()
     if which not in known:
         raise ExecutorError(
@@ -224,6 +256,26 @@ def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
     return kind.configured(config)
 
 
+def found_here(environ: Mapping[str, str]) -> str:
+    """Return the name of the scheduler whose commands are on this machine, or ``local``.
+
+    Examples
+    --------
+    >>> found_here({"PATH": ""})
+    'local'
+    """
+
+    def has(command: str) -> bool:
+        return shutil.which(command, path=environ.get("PATH", os.defpath)) is not None
+
+    if has("sbatch"):
+        return "slurm"
+    if has("qsub"):
+        # Both call it qsub; only Grid Engine has qconf.
+        return "sge" if has("qconf") else "pbs"
+    return "local"
+
+
 def _registered() -> dict[str, str]:
     from importlib.metadata import entry_points
 
@@ -233,4 +285,7 @@ def _registered() -> dict[str, str]:
 _OWN = {
     "local": "paraschut.executors.local:LocalJobExecutor",
     "file": "paraschut.executors.file:FileJobExecutor",
+    "slurm": "paraschut.executors.slurm:SlurmJobExecutor",
+    "sge": "paraschut.executors.sge:SGEJobExecutor",
+    "pbs": "paraschut.executors.pbs:PBSJobExecutor",
 }
