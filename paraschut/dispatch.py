@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors.base import JobExecutor, Submission, Task, executor_of
+from paraschut.executors.base import JobExecutor, Submission, Task, executor_of, kept_defaults
 from paraschut.paths import Paths
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name, identity
@@ -66,6 +66,14 @@ class _Request:
     filter: str = ""
     #: Whether the pass goes on with what was submitted before, in the environment of that submission.
     by_itself: bool = False
+
+
+class _Kind(NamedTuple):
+    """What is submitted at once: the executor, as it was given, and the environment that it goes on in."""
+
+    executor: JobExecutor | str
+    defaults: str | None = None
+    environment: str | None = None
 
 
 def submit_jobs(
@@ -155,7 +163,7 @@ def _pass(
     if MaxJobs is not None and (isinstance(MaxJobs, bool) or MaxJobs < 0):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
-        Executor = executor_of(Executor, config)
+        executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
     request = _Request(config.max_jobs if MaxJobs is None else MaxJobs, MinPrior, only, Filter)
     with Store.of(config) as store:
         notes = folding.fold(store, config, force=ForceSubmit)
@@ -193,16 +201,19 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     ready = store.ready()
     groups = _groups(ready, request)
     refused: list[SubmitError] = []
-    kinds = dict.fromkeys(
-        (
-            given or head.executor or config.executor_name,
+    told = kept_defaults(given) if given else None
+
+    def kind_of(head: Head, ready: Ready) -> _Kind:
+        which = given or head.executor or config.executor_name
+        return _Kind(
+            which,
+            told if given else ready.defaults[head.batch_id],
             ready.environments[head.batch_id] if request.by_itself else None,
         )
-        for head in groups
-    )
-    for which, environment in kinds:
+
+    for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
         try:
-            executor = executor_of(which, config)
+            executor = executor_of(kind.executor, config, kind.defaults)
             if not executor.isconnected():
                 done.left.append(
                     f"this machine cannot submit to {executor.name}: the next pass elsewhere will"
@@ -212,16 +223,13 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             done.left.append(str(error))
             continue
 
-        def decide(now: Ready, which: Any = which, environment: str | None = environment) -> tuple[Any, int]:
+        def decide(now: Ready, kind: _Kind = kind) -> tuple[Any, int]:
             mine = [
-                (head.batch_id, head.priority)
-                for head in _groups(now, request)
-                if (given or head.executor or config.executor_name) == which
-                and (not request.by_itself or now.environments[head.batch_id] == environment)
+                (head.batch_id, head.priority) for head in _groups(now, request) if kind_of(head, now) == kind
             ]
             return mine, request.max_jobs - now.active
 
-        new = _new_submission(config, executor, environment, whole=not request.filter.strip())
+        new = _new_submission(config, executor, kind, whole=not request.filter.strip())
         claim = store.claim(new, decide, executor.asked, condition)
         try:
             _hand_over(store, config, executor, new, claim, done)
@@ -254,9 +262,7 @@ def _keep_agent(store: Store, config: Config) -> None:
         executor_of("local", config).submit(folding.bare(store, ""))
 
 
-def _new_submission(
-    config: Config, executor: JobExecutor, environment: str | None, *, whole: bool
-) -> NewSubmission:
+def _new_submission(config: Config, executor: JobExecutor, kind: _Kind, *, whole: bool) -> NewSubmission:
     mine = handed_on(os.environ, config.environment)
     if config.source is not None:
         mine["PARASCHUT_CONFIG"] = str(config.source)
@@ -268,9 +274,10 @@ def _new_submission(
         token=os.urandom(8).hex(),
         executor=executor.name,
         owner=identity(),
-        environment=mine if environment is None else environment,
+        environment=mine if kind.environment is None else kind.environment,
         now=time.time(),
         whole=whole,
+        defaults=kind.defaults,
         host=host_name() if executor.index_is_queue else None,
     )
 
@@ -383,8 +390,10 @@ def submit_one_job(
 
         with store.reading() as connection:
             known = views.batches(connection).get(batch_id)
-        executor = executor_of(Executor or (known and known.executor) or config.executor_name, config)
-        new = _new_submission(config, executor, None, whole=False)
+        which = Executor or (known and known.executor) or config.executor_name
+        defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
+        executor = executor_of(which, config, defaults)
+        new = _new_submission(config, executor, _Kind(which, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         _hand_over(store, config, executor, new, claim, done)
     if Verbose:

@@ -158,6 +158,23 @@ class JobExecutor(ABC):
         del config
         return cls()
 
+    @classmethod
+    def from_defaults(cls, defaults: Mapping[str, Any]) -> Self:
+        """Return one as another was given, whose ``defaults()`` these are."""
+        return cls(**defaults)
+
+    def heed(self, config: Config) -> None:  # noqa: B027 - most executors need nothing of it
+        """Take from the configuration what nobody gives to an executor, such as time limits."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given, by the names of its parameters, as JSON can hold it.
+
+        A batch keeps it with the executor's name: later passes over it that name no executor, those of the agent
+        too, make theirs from it. A subclass with parameters of its own adds them.
+        """
+        given = {"queue": self.queue, "resources": self.resources, "options": list(self.options)}
+        return {key: value for key, value in given.items() if value}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -233,15 +250,48 @@ class JobExecutor(ABC):
         """Let go of what this executor holds; jobs go on."""
 
 
-def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
-    """Return an executor from its name, or as it was given.
+def kept_defaults(which: JobExecutor | str) -> str | None:
+    """Return what an executor was given, as a batch keeps it; None for one that is named: it is as configured.
 
     Raises
     ------
     ExecutorError
-        If there is none of that name; naming those that there are.
+        If JSON cannot hold it.
+    """
+    if isinstance(which, str):
+        return None
+    given = which.defaults()
+    try:
+        return json.dumps(given, sort_keys=True, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ExecutorError(
+            f"{which!r} was given what the index cannot keep for later passes ({error}). Give it strings, numbers, "
+            f"lists and dicts of these."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's, or a path, as JSON can hold it."""
+    return value.item() if hasattr(value, "item") else os.fspath(value)
+
+
+def executor_of(which: JobExecutor | str, config: Config, defaults: str | None = None) -> JobExecutor:
+    """Return an executor from its name, or as it was given.
+
+    Parameters
+    ----------
+    which : JobExecutor | str
+        The executor, or its name.
+    defaults : str | None
+        With a name: what an earlier one was given (``kept_defaults``); None: as configured.
+
+    Raises
+    ------
+    ExecutorError
+        If there is none of that name; naming those that there are. Or if it cannot be made from its defaults.
     """
     if isinstance(which, JobExecutor):
+        which.heed(config)
         return which
     if which == "auto":
         which = found_here(os.environ)
@@ -253,7 +303,19 @@ def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
         )
     module, _, name = known[which].partition(":")
     kind: type[JobExecutor] = getattr(import_module(module), name)
-    return kind.configured(config)
+    if defaults is None:
+        made = kind.configured(config)
+        made.heed(config)
+        return made
+    try:
+        made = kind.from_defaults(json.loads(defaults))
+    except (TypeError, ValueError) as error:
+        raise ExecutorError(
+            f"The executor {which!r} cannot be made as it was given for this batch, {defaults}: {error}. Give the "
+            f"pass an Executor."
+        ) from error
+    made.heed(config)
+    return made
 
 
 def found_here(environ: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, NoReturn, Self
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, JobError, SubmitError
@@ -103,12 +103,9 @@ class ClusterJobExecutor(JobExecutor):
         self._flags: dict[Hashable, tuple[str, ...]] = {}
         self.flags_of(None, {}, None)
 
-    @classmethod
-    def configured(cls, config: Config) -> Self:
-        """Return one with the time limit of the configuration."""
-        made = cls()
-        made.timeout = config.command_timeout
-        return made
+    def heed(self, config: Config) -> None:
+        """Take the time limit of commands from the configuration."""
+        self.timeout = config.command_timeout
 
     def __repr__(self) -> str:
         given = {"queue": self.queue, "resources": self.resources, "options": self.options}

@@ -77,9 +77,23 @@ class LocalJobExecutor(JobExecutor):
         made._asked_for = False
         return made
 
-    def __repr__(self) -> str:
+    @classmethod
+    def from_defaults(cls, defaults: Mapping[str, Any]) -> Self:
+        """Return one with the limits of another; what a person said to the agent since then stays."""
+        made = cls(**defaults)
+        made._asked_for = False
+        return made
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given."""
+        return {**super().defaults(), **self._given()}
+
+    def _given(self) -> dict[str, int]:
         given = {"max_workers": self.max_workers, "cpus": self.cpus, "mem": self.mem}
-        return f"LocalJobExecutor({', '.join(f'{key}={value}' for key, value in given.items() if value)})"
+        return {key: value for key, value in given.items() if value}
+
+    def __repr__(self) -> str:
+        return f"LocalJobExecutor({', '.join(f'{key}={value}' for key, value in self._given().items())})"
 
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if this machine can never give it."""

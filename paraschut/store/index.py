@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Self
 
 from sqlalchemy import Connection, create_engine
@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from paraschut.config import Config
 from paraschut.errors import SchemaError, StoreError
 from paraschut.store import engine, journal, runtime, schema
+from paraschut.store.migrate import migrate
 from paraschut.store.runtime import Statements
 
 _TEXTS = runtime.read_statements()
@@ -74,7 +75,7 @@ class Index:
         self._engine = create_engine(
             "sqlite://", creator=lambda: engine.connect(self.index, lock_timeout), poolclass=NullPool
         )
-        with self.reading() as connection:
+        with engine.speaking(self.index), closing(engine.connect(self.index, lock_timeout)) as connection:
             self._check_version(connection)
         if journal_mode != "auto" or other_hosts:
             self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
@@ -139,22 +140,16 @@ class Index:
     def _has_nothing(connection: sqlite3.Connection) -> bool:
         return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
 
-    def _check_version(self, connection: Connection) -> None:
-        raw: Any = connection.connection.driver_connection
-        if self._has_nothing(raw):
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        if self._has_nothing(connection):
             raise StoreError(f"The index {self.index} is empty: no batch was added yet.")
-        ours = raw.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
-        (version,) = raw.execute("PRAGMA user_version").fetchone()
+        ours = connection.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
         if not ours:
             raise SchemaError(
                 f"{self.index} is a database, but not an index of paraschut. Set job_dir in the configuration to "
                 f"another folder."
             )
-        if version != schema.SCHEMA_VERSION:
-            raise SchemaError(
-                f"The index {self.index} has version {version} of the format, this paraschut knows "
-                f"{schema.SCHEMA_VERSION}. Install the paraschut that wrote it: pip install --upgrade paraschut"
-            )
+        migrate(connection, self._line)
 
     def keep_journal(self, mode: str) -> None:
         """Bring the index into a journal mode, if it is in another."""

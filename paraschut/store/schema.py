@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-SCHEMA_VERSION = 1
+#: Raised with a step in ``migrate.py``.
+SCHEMA_VERSION = 2
 #: Marks the file as ours (``PRAGMA application_id``): "PSU1" in ASCII.
 APPLICATION_ID = 0x50535531
 
@@ -58,6 +59,8 @@ batch = Table(
     Column("created", REAL, nullable=False),
     # Those of its first submission: what goes on by itself goes on with them.
     Column("executor", Text),
+    # What its executor was given, as JSON; NULL if it was a name: then it is as configured.
+    Column("executor_defaults", Text),
     Column("environment", Text),
     Column("workdir", Text),
 )

@@ -69,7 +69,7 @@ def heads() -> Select[Any]:
         .label("top")
     )
     groups = (
-        select(batch.c.BatchID, batch.c.executor, batch.c.environment, top)
+        select(batch.c.BatchID, batch.c.executor, batch.c.executor_defaults, batch.c.environment, top)
         .limit(literal_column("-1"))
         .offset(_ZERO)
         .subquery("head")
@@ -85,9 +85,7 @@ def heads() -> Select[Any]:
             unfinished(),
         )
     )
-    return select(groups.c.BatchID, groups.c.executor, groups.c.environment, groups.c.top).where(
-        groups.c.top.is_not(None), ready
-    )
+    return select(groups).where(groups.c.top.is_not(None), ready)
 
 
 def statements() -> dict[str, ClauseElement]:

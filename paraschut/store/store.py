@@ -38,6 +38,8 @@ class NewSubmission:
     host: str | None = None
     #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
     whole: bool = True
+    #: What the executor was given, as JSON; None if it was named.
+    defaults: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -64,6 +66,8 @@ class Ready(NamedTuple):
     heads: list[tuple[int, str | None, float]]
     #: The environment that each of these batches was first submitted with.
     environments: dict[int, str | None]
+    #: What the executor of that submission was given, as JSON.
+    defaults: dict[int, str | None]
     global_top: float | None
     active: int
 
@@ -147,7 +151,11 @@ class Store(Index):
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
-        return Ready(heads, {row["BatchID"]: row["environment"] for row in rows_ready}, top, active)
+        environments, defaults = (
+            {row["BatchID"]: row[column] for row in rows_ready}
+            for column in ("environment", "executor_defaults")
+        )
+        return Ready(heads, environments, defaults, top, active)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
@@ -246,7 +254,12 @@ class Store(Index):
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
             [
-                {"which": which, "executor": new.executor, "environment": digest}
+                {
+                    "which": which,
+                    "executor": new.executor,
+                    "executor_defaults": new.defaults,
+                    "environment": digest,
+                }
                 for which in {one.batch_id for one in claimed}
             ],
         )

@@ -24,6 +24,7 @@ class BatchInfo(NamedTuple):
     name: str | None
     data_type: str | None
     executor: str | None
+    executor_defaults: str | None
     created: float
 
 
@@ -57,7 +58,7 @@ def islands(
 
 def batches(connection: Connection) -> dict[int, BatchInfo]:
     """Return all batches; those without jobs too."""
-    columns = (batch.c.BatchID, batch.c.name, batch.c.data_type, batch.c.executor, batch.c.created)
+    columns = [batch.c[name] for name in ("BatchID", *BatchInfo._fields[1:])]
     return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
 
 

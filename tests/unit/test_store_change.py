@@ -202,9 +202,11 @@ def test_a_submission_that_goes_on_by_itself_has_the_variables_of_the_one_before
 
 def test_a_batch_remembers_the_executor_of_its_first_submission(store, make_jobs):
     add(store, make_jobs(2))
-    claim(store, "t1", max_jobs=1)
-    store.claim(submission("t2", executor="local"), decide(), no_needs)
-    assert ask(store.index, "SELECT executor FROM batch") == [("file",)]
+    store.claim(submission("t1", defaults='{"queue": "long"}'), decide(max_jobs=1), no_needs)
+    store.claim(submission("t2", executor="local", defaults="{}"), decide(), no_needs)
+    assert ask(store.index, "SELECT executor, executor_defaults FROM batch") == [
+        ("file", '{"queue": "long"}')
+    ]
 
 
 # --- numbers

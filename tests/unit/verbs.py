@@ -48,7 +48,7 @@ def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):
     store.add(batches, now, workdir, new=new)
 
 
-def submission(token, *, host=None, now=2.0, executor="file", environment=None, whole=True):
+def submission(token, *, host=None, now=2.0, executor="file", environment=None, whole=True, defaults=None):
     """Return who claims: this process, with a local queue if ``host`` is given."""
     return NewSubmission(
         token=token,
@@ -58,6 +58,7 @@ def submission(token, *, host=None, now=2.0, executor="file", environment=None, 
         now=now,
         host=host,
         whole=whole,
+        defaults=defaults,
     )
 
 
