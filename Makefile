@@ -1,10 +1,11 @@
 # make demo   sets everything up and runs the main job to its result
 # make test   sets everything up and runs all tests
+# make clusters   starts a Slurm and a Grid Engine for the tests that want one
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench docs clusters clean
+.PHONY: demo test lint bench docs clusters clusters-stop clean
 
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
@@ -24,8 +25,20 @@ bench: $(VENV)/.demo
 docs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/docs
 
+# A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:
-	@echo "Nothing to start: this version runs jobs on the local machine, which needs no scheduler."
+	$(PYTHON) tests/clusters/slurm.py install
+	$(PYTHON) tests/clusters/sge.py install
+	$(PYTHON) tests/clusters/slurm.py start
+	$(PYTHON) tests/clusters/sge.py start
+	@echo 'Now make test tries both. To use one yourself, type'
+	@echo '  eval "$$($(PYTHON) tests/clusters/slurm.py env)"; sinfo'
+	@echo '  eval "$$($(PYTHON) tests/clusters/sge.py env)"; qhost'
+	@echo 'and to end them, make clusters-stop.'
+
+clusters-stop:
+	$(PYTHON) tests/clusters/slurm.py stop
+	$(PYTHON) tests/clusters/sge.py stop
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
