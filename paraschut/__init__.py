@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
+    from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -69,6 +70,7 @@ __all__ = [
     "ParaschutError",
     "SchemaError",
     "ScriptError",
+    "SlurmJobExecutor",
     "StaleJobError",
     "StoreBusyError",
     "StoreError",

@@ -13,6 +13,7 @@ from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, NotFoundError
 from paraschut.executors.base import executor_of
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.paths import Paths
 from paraschut.process import identity
 from paraschut.resources import needs_of
@@ -165,7 +166,8 @@ def _delete(store: Store, config: Config, taken: list[Running]) -> None:
     taken.sort(key=lambda one: (one.executor, one.token))
     for (name, token), group in groupby(taken, key=lambda one: (one.executor, one.token)):
         mine = list(group)
-        gone = set(executor_of(name, config).delete(folding.bare(store, token), [one.task for one in mine]))
+        submission = folding.bare(store, token, mine[0].cluster_id)
+        gone = set(executor_of(name, config).delete(submission, [one.task for one in mine]))
         if gone:
             now = time.time()
             with store.writing() as (_, db):
@@ -196,7 +198,21 @@ def qdel_batch(BatchID: Batches, state: str = "held") -> int:
     4
     """
     _check_deleted(state)
-    return _set(_wanted(BatchID), {"state": state}, {}, "qdel", only=("init", "submit", "run", "spawn"))
+    wanted = _wanted(BatchID)
+    if not isinstance(BatchID, Mapping):
+        _delete_closers(list(wanted))
+    return _set(wanted, {"state": state}, {}, "qdel", only=("init", "submit", "run", "spawn"))
+
+
+def _delete_closers(batch_ids: Sequence[int]) -> None:
+    """Delete what would go on with batches when their jobs are deleted."""
+    config = load_config()
+    with Store.of(config) as store, store.reading() as connection:
+        closers = views.closers_of(connection, batch_ids)
+    for name, ids in closers.items():
+        executor = executor_of(name, config)
+        if isinstance(executor, ClusterJobExecutor):
+            executor.delete_jobs(sorted(ids))
 
 
 def _check_deleted(state: str) -> None:

@@ -239,7 +239,7 @@ def _history(batch_id: int, job_index: int) -> dict[str, Any]:
         "attempts": [
             {
                 **{key: one[key] for key in _ATTEMPT + _END},
-                "ClusterID": cluster_id(one["cluster_id"], one["task"]),
+                "ClusterID": cluster_id(one["token"], one["cluster_id"], one["task"]),
             }
             for one in attempts
         ],

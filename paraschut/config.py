@@ -71,12 +71,16 @@ class Config:
         What local jobs may use of this machine: jobs at once, processors, bytes; 0 is all that it has.
     environment : tuple[str, ...]
         Variables that a job gets from its submitter; a name that ends in ``*`` is a prefix.
+    prologue : tuple[str, ...]
+        Lines of shell that are run before each job on a cluster.
     trusted_users : tuple[str, ...]
         Users, besides this one, whose pickled data may be loaded.
     journal_mode : str
         ``auto``, ``wal`` or ``delete``.
     lock_timeout, command_timeout : float
         Seconds to wait for the index, and for one command of a scheduler.
+    queue_age : float
+        Seconds for which an answer of the scheduler's queue is shared.
     grace : float | None
         Seconds that a job may leave no trace before it is missing; None: chosen by the file system.
     template : Mapping[str, Any]
@@ -98,10 +102,12 @@ class Config:
     cpus: int = 0
     mem: int = 0
     environment: tuple[str, ...] = ENVIRONMENT
+    prologue: tuple[str, ...] = ()
     trusted_users: tuple[str, ...] = ()
     journal_mode: Literal["auto", "wal", "delete"] = "auto"
     lock_timeout: float = 60.0
     command_timeout: float = 60.0
+    queue_age: float = 5.0
     grace: float | None = None
     template: Mapping[str, Any] = field(default_factory=_default_template, hash=False)
 

@@ -116,12 +116,14 @@ RULES = {
     "environment": Rule(
         _variables, "a list of names of variables, where a name may end in *", '["PATH", "CONDA*"]'
     ),
+    "prologue": Rule(_texts, "a list of lines of shell", '["module load gcc"]'),
     "trusted_users": Rule(_texts, "a list of names of users", '["alice"]'),
     "journal_mode": Rule(
         partial(_one_of, words=("auto", "wal", "delete")), '"auto", "wal" or "delete"', '"auto"'
     ),
     "lock_timeout": Rule(_seconds, "a number of seconds, 0 or more", "60.0"),
     "command_timeout": Rule(partial(_seconds, or_zero=False), "a number of seconds above 0", "60.0"),
+    "queue_age": Rule(_seconds, "a number of seconds, 0 or more", "5.0"),
     "grace": Rule(_seconds, "a number of seconds, 0 or more", "90.0"),
 }
 #: The known fields of the template; others are the user's own.

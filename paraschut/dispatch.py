@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from paraschut import fold as folding
 from paraschut import job as jobs
-from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors.base import JobExecutor, Submission, Task, executor_of, kept_defaults
-from paraschut.paths import Paths
+from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.handover import Handed, hand_over, new_submission
 from paraschut.plan import Head, Limits, next_groups
-from paraschut.process import host_name, identity
-from paraschut.store.runtime import cluster_id
-from paraschut.store.store import Claim, Claimed, NewSubmission, Ready, Store
+from paraschut.process import host_name
+from paraschut.store.store import Ready, Store
 
 #: Reasons that the line of a pass has room for.
 _SHOWN = 3
@@ -44,6 +40,12 @@ class Submitted:
     def count(self) -> int:
         """How many jobs were submitted."""
         return sum(map(len, self.jobs.values()))
+
+    def take(self, handed: Handed) -> None:
+        """Add what became of a claim."""
+        for one in handed.jobs:
+            self.jobs.setdefault(one.batch_id, []).append(one.job_index)
+        self.left.extend(handed.left)
 
     def __str__(self) -> str:
         count, batches = self.count, len(self.jobs)
@@ -229,13 +231,14 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             ]
             return mine, request.max_jobs - now.active
 
-        new = _new_submission(config, executor, kind, whole=not request.filter.strip())
+        new = new_submission(
+            config, executor, kind.environment, kind.defaults, whole=not request.filter.strip()
+        )
         claim = store.claim(new, decide, executor.asked, condition)
-        try:
-            _hand_over(store, config, executor, new, claim, done)
-        except SubmitError as error:
-            refused.append(error)
-            done.left.append(str(error))
+        handed = hand_over(store, config, executor, new, claim)
+        done.take(handed)
+        if handed.refused is not None:
+            refused.append(handed.refused)
     _say_full(done, request, ready)
     if not request.by_itself:
         _keep_agent(store, config)
@@ -260,93 +263,6 @@ def _keep_agent(store: Store, config: Config) -> None:
         needed = any(db.row(name, host=host) is not None for name in ("any_waiting", "any_running"))
     if needed:
         executor_of("local", config).submit(folding.bare(store, ""))
-
-
-def _new_submission(config: Config, executor: JobExecutor, kind: _Kind, *, whole: bool) -> NewSubmission:
-    mine = handed_on(os.environ, config.environment)
-    if config.source is not None:
-        mine["PARASCHUT_CONFIG"] = str(config.source)
-    if config.trusted_users:
-        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
-    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
-    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
-    return NewSubmission(
-        token=os.urandom(8).hex(),
-        executor=executor.name,
-        owner=identity(),
-        environment=mine if kind.environment is None else kind.environment,
-        now=time.time(),
-        whole=whole,
-        defaults=kind.defaults,
-        host=host_name() if executor.index_is_queue else None,
-    )
-
-
-def _hand_over(
-    store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim, done: Submitted
-) -> None:
-    done.left.extend(
-        f"job {batch_id}:{job_index} was left: {why.rstrip('.')}"
-        for batch_id, job_index, why in claim.refused
-    )
-    if not claim.jobs:
-        return
-    paths = Paths(store.index)
-    if executor.index_is_queue:
-        executor.submit(folding.bare(store, new.token))
-    else:
-        if executor.other_hosts:
-            store.keep_journal("delete")
-        environment = (
-            new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
-        )
-        tasks = tuple(_task(paths, executor, new.token, one) for one in claim.jobs)
-        folder = paths.submission(new.token)
-        submission = Submission(new.token, store.index, folder, environment, tasks)
-        try:
-            known_as = executor.submit(submission)
-        except SubmitError as error:
-            store.release(new.token, str(error), time.time())
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        except BaseException:
-            # Interrupted: whether it happened is asked now, as the next pass would.
-            _settle(store, config, executor, new.token)
-            raise
-        if not store.record(new.token, known_as, time.time()):
-            executor.delete(submission, [one.task for one in claim.jobs])
-            return
-    for one in claim.jobs:
-        done.jobs.setdefault(one.batch_id, []).append(one.job_index)
-
-
-def _settle(store: Store, config: Config, executor: JobExecutor, token: str) -> None:
-    from paraschut.store import views
-
-    with store.reading() as connection:
-        mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
-    for one in mine:
-        folding.settle_claim(store, config, executor, one, force=True)
-
-
-def _task(paths: Paths, executor: JobExecutor, token: str, one: Claimed) -> Task:
-    fields = one.fields
-    workdir = fields.get("workdir") or one.workdir or paths.folder
-    key = (one.batch_id, one.job_index, one.n)
-    known_as = str(cluster_id(token, one.task))
-    return Task(
-        number=one.task,
-        batch_id=one.batch_id,
-        job_index=one.job_index,
-        n=one.n,
-        command=command_of(str(fields["script"]), workdir),
-        env={**(fields.get("vars") or {}), **job_variables(paths.index, *key, token, one.task, known_as)},
-        workdir=workdir,
-        stdout=paths.log(*key, "stdout"),
-        stderr=paths.log(*key, "stderr"),
-        resources={**executor.resources, **(fields.get("resources") or {})},
-        options=fields.get("options"),
-    )
 
 
 def submit_one_job(
@@ -393,9 +309,12 @@ def submit_one_job(
         which = Executor or (known and known.executor) or config.executor_name
         defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
         executor = executor_of(which, config, defaults)
-        new = _new_submission(config, executor, _Kind(which, defaults), whole=False)
+        new = new_submission(config, executor, None, defaults, whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
-        _hand_over(store, config, executor, new, claim, done)
+        handed = hand_over(store, config, executor, new, claim)
+        done.take(handed)
+        if handed.refused is not None and not done.jobs:
+            raise handed.refused
     if Verbose:
         print(done)  # noqa: T201 - the line that the call promises
     return done

@@ -84,6 +84,8 @@ class Submission:
     label: str = ""
     prologue: tuple[str, ...] = ()
     cluster_id: str | None = None
+    #: The batch that a closer is to go on with, because these jobs do not.
+    carries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,18 @@ class JobExecutor(ABC):
         del job
         return None
 
-    def most(self, tasks: int) -> int:
-        """Return how many of so many tasks can be handed over at once."""
-        return tasks
+    def carries(self, job: Mapping[str, Any]) -> bool:
+        """Return whether somebody else must go on when a job has ended: its submission is then its batch's alone."""
+        del job
+        return False
+
+    def most(self) -> int | None:
+        """Return how many tasks can be handed over at once; None: as many as there are."""
+        return None
+
+    def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
+        """Return tasks of the same shape in those groups that must still be handed over each for itself."""
+        return [list(tasks)]
 
     @abstractmethod
     def submit(self, submission: Submission) -> str:

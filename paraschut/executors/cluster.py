@@ -6,6 +6,7 @@ words mean (tables). All commands go through ``run_command``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -34,6 +35,7 @@ def words(text: str) -> frozenset[str]:
 PBS_KEYS = words(
     "cput pcput pmem pvmem vmem file nice ncpus mpiprocs ompthreads ngpus select place software arch host"
 )
+_CLOSER, _CLOSER_FLAGS = "closer.sh", "closer.json"
 #: Ids on one command line.
 _CHUNK = 500
 #: Characters of a name before the token.
@@ -183,12 +185,15 @@ class ClusterJobExecutor(JobExecutor):
 
     def shape(self, job: Mapping[str, Any]) -> Hashable:
         """Return the flags of a job; and its batch, where a closer is to carry that on."""
-        carried = job["BatchID"] if job.get("complete_on_exit") or job.get("retries") else None
-        return (carried, self._flags_of_job(job))
+        return (job["BatchID"] if self.carries(job) else None, self._flags_of_job(job))
 
-    def most(self, tasks: int) -> int:
-        """Return how many of so many tasks go into one job array."""
-        return min(tasks, self.array_size)
+    def carries(self, job: Mapping[str, Any]) -> bool:
+        """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
+        return bool(job.get("complete_on_exit") or job.get("retries"))
+
+    def most(self) -> int:
+        """Return how many tasks go into one job array."""
+        return self.array_size
 
     def _flags_of_job(self, job: Mapping[str, Any]) -> tuple[str, ...]:
         return self.flags_of(
@@ -229,6 +234,8 @@ class ClusterJobExecutor(JobExecutor):
         folder = os.path.abspath(submission.folder)
         try:
             path = cluster_script.write(submission, self._directives(first), self.find_task)
+            if submission.carries is not None:
+                self._write_closer(submission)
         except OSError as error:
             raise SubmitError(
                 f"{error.filename or folder} could not be written ({error.strerror}), so nothing was submitted. Make "
@@ -260,22 +267,13 @@ class ClusterJobExecutor(JobExecutor):
             f"{command} failed, {what}. It said: {answer.words or f'nothing (exit code {answer.code})'}"
         )
 
-    def submit_closer(self, submission: Submission, batch_id: int, after: Sequence[str]) -> str:
-        """Submit the small job that goes on with a batch when jobs have ended; return its id.
-
-        Parameters
-        ----------
-        submission : Submission
-            One of those that it waits for: their account and their queue are the closer's too.
-        after : Sequence[str]
-            Ids of submissions.
-        """
+    def _write_closer(self, submission: Submission) -> None:
+        """Write what goes on with a batch, and with which flags it is submitted; whoever sends it reads that."""
         first = submission.tasks[0]
         folder = os.path.abspath(submission.folder)
-        known = " ".join([*self._directives(first), *self.flags_of(None, {}, first.options)])
-        account = list(_picked(known, self.account_flags))
-        queue = self.resource_flags(first.queue or self.queue, {})
-        run = [sys.executable, "-m", "paraschut.closer", submission.index, str(batch_id)]
+        theirs = " ".join([*self._directives(first), *words_of(first.options), *self.options])
+        flags = [*self.resource_flags(first.queue or self.queue, {}), *_picked(theirs, self.account_flags)]
+        run = [sys.executable, "-m", "paraschut.closer", submission.index, str(submission.carries)]
         log = shlex.quote(os.path.join(os.path.dirname(folder), "closers.log"))
         lines = [
             "#!/bin/sh",
@@ -284,11 +282,26 @@ class ClusterJobExecutor(JobExecutor):
             *submission.prologue,
             f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
         ]
-        path = os.path.join(folder, "closer.sh")
-        script.write_beside(path, ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"), 0o700)
-        name = name_of("closer", submission.token)
-        command = self.closer_command(path, name, [self.job_of(one) for one in after])
-        answer = run_command([*command, *queue, *account, path], self.timeout, cwd=folder)
+        text = "\n".join(lines) + "\n"
+        script.write_beside(os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700)
+        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode())
+
+    def submit_closer(self, submissions: Sequence[Submission]) -> str:
+        """Submit the small job that goes on with a batch when submissions of it have ended; return its id.
+
+        Account and queue are those of the first.
+        """
+        first = submissions[0]
+        folder = os.path.abspath(first.folder)
+        path = os.path.join(folder, _CLOSER)
+        try:
+            with open(os.path.join(folder, _CLOSER_FLAGS), encoding="utf-8") as file:
+                flags = json.load(file)
+        except OSError as error:
+            raise ExecutorError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        after = [self.job_of(one.cluster_id) for one in submissions if one.cluster_id is not None]
+        command = self.closer_command(path, name_of("closer", first.token), after)
+        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=False)
 
     def find(self, submission: Submission) -> str | None:

@@ -205,13 +205,11 @@ class SlurmJobExecutor(ClusterJobExecutor):
         job, array, _ = task_id.partition("_")
         return f"{job}_#" if array else job
 
-    def most(self, tasks: int) -> int:
+    def most(self) -> int:
         """Return how many tasks an array may have: MaxArraySize is one more than the highest index."""
-        if tasks <= 1:
-            return tasks
         answer = run_command(["scontrol", "show", "config"], self.timeout)
         limit = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", answer.out, re.MULTILINE)
-        return min(tasks, self.array_size, max(1, int(limit[1])) if limit else self.array_size)
+        return min(self.array_size, max(1, int(limit[1]))) if limit else self.array_size
 
     def ask(self) -> list[Row]:
         """Ask squeue for all jobs of this user, those that ended lately too."""
@@ -308,23 +306,19 @@ def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:
     found: dict[int, Cause] = {}
     rss: dict[int, int] = {}
     for line in printed.splitlines():
-        fields = line.split("|")
-        match = (
-            re.fullmatch(r"[0-9]+(?:_(?:\[?([0-9,%-]+)\]?))?(\.\w+)?", fields[0])
-            if len(fields) >= 4
-            else None
-        )  # noqa: PLR2004
+        name, state, ended, size, *_ = (*line.split("|"), "", "", "")
+        match = re.fullmatch(r"[0-9]+(?:_(?:\[?([0-9,%-]+)\]?))?(\.\w+)?", name)
         if match is None:
             continue
         numbers = tasks if match[1] is None else tasks.intersection(expanded(match[1].partition("%")[0]))
         for task in numbers:
             if match[2]:
-                if size := re.fullmatch(r"([0-9.]+)([KMGT]?)", fields[3]):
-                    scale = 1024 ** " KMGT".index(size[2] or " ")
-                    rss[task] = max(rss.get(task, 0), int(float(size[1]) * scale))
+                if peak := re.fullmatch(r"([0-9.]+)([KMGT]?)", size):
+                    scale = 1024 ** " KMGT".index(peak[2] or " ")
+                    rss[task] = max(rss.get(task, 0), int(float(peak[1]) * scale))
                 continue
-            word = fields[1].split()[0] if fields[1].strip() else ""
-            code, _, number = fields[2].partition(":")
+            word = state.split(maxsplit=1)[0] if state.strip() else ""
+            code, _, number = ended.partition(":")
             if word in _KINDS or not code.isdecimal() or not number.isdecimal():
                 continue
             signal = int(number) if word == "FAILED" and number != "0" else None
@@ -332,7 +326,7 @@ def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:
                 _REASONS.get(word),
                 int(code) if word in {"FAILED", "COMPLETED"} and signal is None else None,
                 signal,
-                words=f"sacct: {fields[1]} {fields[2]}",
+                words=f"sacct: {state} {ended}",
             )
     return {task: cause._replace(max_rss=rss.get(task)) for task, cause in found.items()}
 

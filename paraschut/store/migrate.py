@@ -13,7 +13,13 @@ from paraschut.store.schema import SCHEMA_VERSION
 #: What leads to a version from the one before. A column or table that is new in ``schema.py`` is also written here,
 #: under the version that is not yet released: a test compares an index that was brought there with a fresh one.
 STEPS: dict[int, tuple[str, ...]] = {
-    2: ("ALTER TABLE batch ADD COLUMN executor_defaults TEXT",),
+    2: (
+        "ALTER TABLE batch ADD COLUMN executor_defaults TEXT",
+        "ALTER TABLE submission ADD COLUMN carries INTEGER",
+        "ALTER TABLE submission ADD COLUMN closer TEXT",
+        """CREATE TABLE snapshot (executor TEXT NOT NULL, uid INTEGER NOT NULL, asking REAL NOT NULL, at REAL,
+        answer TEXT, PRIMARY KEY (executor, uid))""",
+    ),
 }
 
 

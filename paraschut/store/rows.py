@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
@@ -35,6 +36,7 @@ SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
     'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
 )
+MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'
 SET_INIT = (
     "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
@@ -138,6 +140,21 @@ def vetted(
             found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
         except JobError as error:
             refused.append((row.BatchID, row.JobIndex, str(error)))
+
+
+def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Return the jobs of a claim as they are handed over: those of one shape, and not too many, at once."""
+    shapes: dict[Hashable, list[Any]] = {}
+    for one in found:
+        row, fields, _ = one
+        shape = new.shape and new.shape({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
+        shapes.setdefault(shape, []).append(one)
+    pieces = [
+        group[start : start + (new.most or len(group))]
+        for group in shapes.values()
+        for start in range(0, len(group), new.most or len(group))
+    ]
+    return [(os.urandom(8).hex() if place else new.token, piece) for place, piece in enumerate(pieces)]
 
 
 def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:

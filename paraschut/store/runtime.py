@@ -113,7 +113,7 @@ def assemble(
     if attempts:
         paths = Paths(index)
         where = (row["BatchID"], row["JobIndex"])
-        fields["ClusterID"] = [cluster_id(one["cluster_id"], one["task"]) for one in attempts]
+        fields["ClusterID"] = [cluster_id(one["token"], one["cluster_id"], one["task"]) for one in attempts]
         fields["hostname"] = [one["host"] for one in attempts]
         fields["subtime"] = [one["submitted"] for one in attempts]
         fields["stdout"] = [paths.log(*where, one["n"], "stdout") for one in attempts]
@@ -135,9 +135,22 @@ def origin_of(row: Mapping[str, Any]) -> jobs.Origin:
     return jobs.Origin(*(row[column] for column in columns))
 
 
-def cluster_id(submission: str | None, task: int) -> str | None:
-    """Return the id of one task, as the executor knows it; None before it was recorded."""
-    return None if submission is None else f"{submission}.{task}"
+def cluster_id(token: str, submission: str | None, task: int) -> str | None:
+    """Return the id of one task, as the executor knows it; None before it was recorded.
+
+    Parameters
+    ----------
+    submission : str | None
+        That of its submission: with ``#`` for the number of the task, or the token where there is no other.
+
+    Examples
+    --------
+    >>> cluster_id("f00", "21_#", 3), cluster_id("f00", "21", 0), cluster_id("f00", "f00", 3)
+    ('21_3', '21', 'f00.3')
+    """
+    if submission is None:
+        return None
+    return f"{token}.{task}" if submission == token else submission.replace("#", str(task))
 
 
 def mark_run(db: Statements, key: Key, now: float) -> None:

@@ -144,6 +144,9 @@ submission = Table(
     # The folder's mtime (ns) when it was last looked through: unchanged means nothing new in it.
     Column("seen", Integer),
     Column("environment", Text, ForeignKey("environment.digest")),
+    # The batch that somebody else must go on with, because its jobs do not call back; and who does.
+    Column("carries", Integer),
+    Column("closer", Text),
 )
 Index(
     "submission_unrecorded",
@@ -152,6 +155,19 @@ Index(
 )
 Index(
     "submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None)
+)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    # The last answer of a scheduler's queue, shared by all processes of a user.
+    Column("executor", Text, nullable=False),
+    Column("uid", Integer, nullable=False),
+    # When somebody began to ask, and when the answer is from.
+    Column("asking", REAL, nullable=False),
+    Column("at", REAL),
+    Column("answer", Text),
+    PrimaryKeyConstraint("executor", "uid"),
 )
 
 attempt = Table(

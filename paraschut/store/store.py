@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from paraschut.store import rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, submission
+from paraschut.store.schema import attempt, batch, event, job, snapshot, submission
 from paraschut.values import shadow
 
 
@@ -36,6 +37,12 @@ class NewSubmission:
     now: float
     #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
     host: str | None = None
+    #: What jobs must have in common to be handed over at once, and how many may be; None: all.
+    shape: Callable[[dict[str, Any]], Hashable] | None = None
+    most: int | None = None
+    #: Whether somebody else must go on with a job's batch; those of one shape agree.
+    carries: Callable[[dict[str, Any]], bool] | None = None
+    first_task: int = 0
     #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
     whole: bool = True
     #: What the executor was given, as JSON; None if it was named.
@@ -51,6 +58,10 @@ class Claimed(NamedTuple):
     task: int
     fields: dict[str, Any]
     workdir: str | None
+    #: The submission that it is of: a claim may be handed over in several.
+    token: str
+    #: The batch's name.
+    label: str | None
 
 
 class Claim(NamedTuple):
@@ -215,23 +226,34 @@ class Store(Index):
             if isinstance(new.environment, str)
             else rows.keep_environment(connection, new.environment)
         )
+        pieces = rows.in_pieces(new, found)
+        made = {
+            "executor": new.executor,
+            **new.owner._asdict(),
+            "claimed": new.now,
+            "environment": digest,
+            # A claim for the queue in the index is a submission at once, and has no folder to look into.
+            "recorded": new.now if local else None,
+            "settled": new.now if local else None,
+        }
         connection.execute(
-            insert(submission).values(
-                token=new.token,
-                executor=new.executor,
-                **new.owner._asdict(),
-                claimed=new.now,
-                environment=digest,
-                # A claim for the queue in the index is a submission at once, and has no folder to look into.
-                recorded=new.now if local else None,
-                settled=new.now if local else None,
-                cluster_id=new.token if local else None,
-            )
+            insert(submission),
+            [
+                {
+                    **made,
+                    "token": token,
+                    "cluster_id": token if local else None,
+                    "carries": piece[0][0].BatchID if new.carries and new.carries(piece[0][1]) else None,
+                }
+                for token, piece in pieces
+            ],
         )
         claimed = [
-            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir)
-            for task, (row, fields, _) in enumerate(found)
+            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name)
+            for token, piece in pieces
+            for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
+        asked = [asked for _, piece in pieces for _, _, asked in piece]
         db.connection.executemany(
             rows.INSERT_ATTEMPT,
             [
@@ -239,13 +261,13 @@ class Store(Index):
                     one.batch_id,
                     one.job_index,
                     one.n,
-                    new.token,
+                    one.token,
                     one.task,
                     new.host,
-                    json.dumps(asked),
+                    json.dumps(for_this),
                     new.now,
                 )
-                for one, (_, _, asked) in zip(claimed, found, strict=True)
+                for one, for_this in zip(claimed, asked, strict=True)
             ],
         )
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
@@ -265,6 +287,41 @@ class Store(Index):
         )
         return claimed
 
+    def split(self, claimed: Sequence[Claimed], token: str, first_task: int) -> list[Claimed]:
+        """Give some jobs of a claim that was not handed over yet a submission of their own.
+
+        Returns them as they are now; none if the claim was settled by somebody else meanwhile.
+        """
+        with self.writing() as (connection, db):
+            mine = select(submission).where(
+                submission.c.token == claimed[0].token,
+                submission.c.recorded.is_(None),
+                submission.c.settled.is_(None),
+            )
+            row = connection.execute(mine).mappings().first()
+            if row is None:
+                return []
+            connection.execute(insert(submission).values({**row, "token": token}))
+            moved = [one._replace(token=token, task=task) for task, one in enumerate(claimed, first_task)]
+            db.connection.executemany(
+                rows.MOVE_ATTEMPT, [(token, one.task, one.batch_id, one.job_index, one.n) for one in moved]
+            )
+            return moved
+
+    def renew(self, token: str, now: float) -> bool:
+        """Say that a claim is still wanted; False if it was settled by somebody else."""
+        with self.writing() as (connection, _):
+            done = connection.execute(
+                update(submission)
+                .where(
+                    submission.c.token == token,
+                    submission.c.recorded.is_(None),
+                    submission.c.settled.is_(None),
+                )
+                .values(claimed=now)
+            )
+            return done.rowcount > 0
+
     def record(self, token: str, cluster_id: str, now: float) -> bool:
         """Note the scheduler's id of a submission; False if its claim was released meanwhile."""
         with self.writing() as (connection, _):
@@ -278,6 +335,50 @@ class Store(Index):
                 .values(recorded=now, cluster_id=cluster_id)
             )
             return done.rowcount > 0
+
+    def ask_queue(self, executor: str, age: float, patience: float, now: float) -> tuple[str | None, float]:
+        """Return the last answer of a scheduler's queue as it was kept, and when it is from; None: ask now.
+
+        Only one of those who come at the same time is told to ask; the others get what there is.
+
+        Parameters
+        ----------
+        age : float
+            Seconds for which an answer is shared.
+        patience : float
+            Seconds after which who is asking counts as dead.
+        """
+        mine = (snapshot.c.executor == executor) & (snapshot.c.uid == os.getuid())
+        with self.reading() as connection:
+            row = connection.execute(select(snapshot).where(mine)).first()
+        if row is not None:
+            asked_lately = row.asking <= now < row.asking + patience
+            if (row.at is not None and row.at <= now < row.at + age) or (
+                asked_lately and row.at != row.asking
+            ):
+                return row.answer or "", row.at or 0.0
+        with self.writing() as (connection, _):
+            again = connection.execute(select(snapshot).where(mine)).first()
+            if again != row:  # somebody else asks
+                return (again.answer or "", again.at or 0.0) if again else ("", 0.0)
+            if row is None:
+                connection.execute(insert(snapshot).values(executor=executor, uid=os.getuid(), asking=now))
+            else:
+                connection.execute(update(snapshot).where(mine).values(asking=now))
+        return None, now
+
+    def keep_queue(self, executor: str, answer: str, at: float) -> None:
+        """Keep the answer of a scheduler's queue for others."""
+        mine = (snapshot.c.executor == executor) & (snapshot.c.uid == os.getuid())
+        with self.writing() as (connection, _):
+            connection.execute(
+                update(snapshot).where(mine, snapshot.c.asking == at).values(at=at, answer=answer)
+            )
+
+    def set_closer(self, tokens: Sequence[str], closer: str) -> None:
+        """Note the scheduler's id of the closer that goes on when submissions have ended."""
+        with self.writing() as (connection, _):
+            connection.execute(update(submission).where(submission.c.token.in_(tokens)).values(closer=closer))
 
     def release(self, token: str, words: str, now: float) -> int:
         """Give the jobs of a submission that never happened back to ``init``; return how many."""

@@ -202,6 +202,8 @@ class OpenSubmission(NamedTuple):
     recorded: float | None
     cluster_id: str | None
     seen: int | None
+    carries: int | None
+    closer: str | None
 
 
 def open_submissions(connection: Connection, *, unrecorded: bool = False) -> list[OpenSubmission]:
@@ -212,6 +214,23 @@ def open_submissions(connection: Connection, *, unrecorded: bool = False) -> lis
         query = query.where(submission.c.recorded.is_(None))
     found: Any = connection.execute(query).cursor
     return [OpenSubmission(*row) for row in found]
+
+
+def open_count(connection: Connection, token: str) -> int:
+    """Return how many attempts of a submission have not ended."""
+    query = select(func.count()).where(attempt.c.token == token, attempt.c.ended.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, set[str]]:
+    """Return the ids of the closers that wait to go on with batches, by executor."""
+    found: dict[str, set[str]] = {}
+    query = select(submission.c.executor, submission.c.closer).where(
+        submission.c.settled.is_(None), submission.c.closer.is_not(None), submission.c.carries.in_(batch_ids)
+    )
+    for executor, closer in connection.execute(query):
+        found.setdefault(executor, set()).add(closer)
+    return found
 
 
 class OpenAttempt(NamedTuple):
@@ -230,6 +249,7 @@ class OpenAttempt(NamedTuple):
     complete_on_exit: bool
     absent_since: float | None
     failure: str | None
+    submitted: float
 
 
 def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
@@ -249,6 +269,7 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
             job.c.complete_on_exit,
             job.c.absent_since,
             job.c.failure,
+            attempt.c.submitted,
         )
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
         .where(attempt.c.token == token, attempt.c.ended.is_(None))

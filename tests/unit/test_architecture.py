@@ -37,9 +37,9 @@ FLOORS = {
         "paths",
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
-    "agent and evidence": {"agent", "fold"},
-    "verbs": {"dispatch", "prepare", "scripts", "change", "summary", "render"},
-    "inside and outside of jobs": {"runtime", "dashboard", "submitter"},
+    "agent and evidence": {"agent", "fold", "queues"},
+    "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
+    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
