@@ -134,6 +134,7 @@ _HOMES = {
     ),
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
+    "executors.slurm": ("SlurmJobExecutor",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",

@@ -31,10 +31,13 @@ class Submitted:
         The indices of the jobs that were submitted, by batch.
     left : list[str]
         What was left and why, a sentence each.
+    notes : list[str]
+        What else there is to know, such as resources that the scheduler does not have.
     """
 
     jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -46,6 +49,7 @@ class Submitted:
         for one in handed.jobs:
             self.jobs.setdefault(one.batch_id, []).append(one.job_index)
         self.left.extend(handed.left)
+        self.notes.extend(handed.notes)
 
     def __str__(self) -> str:
         count, batches = self.count, len(self.jobs)
@@ -55,7 +59,7 @@ class Submitted:
             else "nothing to submit"
         )
         more = len(self.left) - _SHOWN
-        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes])
 
 
 @dataclass(frozen=True, slots=True)

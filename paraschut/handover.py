@@ -34,12 +34,15 @@ class Handed:
         Those that an executor has now.
     left : list[str]
         What was left and why, a sentence each.
+    notes : list[str]
+        What else people should know.
     refused : SubmitError | None
         The first refusal.
     """
 
     jobs: list[Claimed] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     refused: SubmitError | None = None
 
     def refuse(self, error: SubmitError) -> None:
@@ -110,7 +113,7 @@ def hand_over(
     )
     desk = _Desk(store, config, executor, environment, done)
     if isinstance(executor, ClusterJobExecutor):
-        done.left.extend(_ignored(executor, claim.jobs))
+        done.notes.extend(_ignored(executor, claim.jobs))
     for _, group in groupby(claim.jobs, key=attrgetter("token")):
         desk.hand(list(group))
     desk.carry_on()

@@ -40,7 +40,7 @@ def write(submission: Submission, directives: Iterable[str], find_task: str) -> 
     head, blocks = script.parts_of(mine, _FUNCTIONS)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     script.write_beside(os.path.join(folder, TASKS), b"".join(map(_one_line, blocks)))
-    prologue = "\n".join(["paraschut_before() {", *(submission.prologue or [":"]), "}"])
+    prologue = "\n".join(["paraschut_prologue() {", "set +u", *submission.prologue, "}"])
     first = submission.tasks[0].number
     text = (
         "\n".join(["#!/bin/sh", *directives, "# Written by paraschut", "set +e -u", prologue]).encode(
@@ -130,7 +130,7 @@ paraschut_before_memory() {
     done < /proc/self/cgroup
 }
 # Sets what it says at the end: the peak in bytes, and how many processes were killed for want of memory.
-paraschut_after=paraschut_after_memory
+paraschut_before=paraschut_prologue paraschut_after=paraschut_after_memory
 paraschut_after_memory() {
     paraschut_used= paraschut_peak= paraschut_kills=0
     [ -n "$paraschut_memory" ] || return 0
