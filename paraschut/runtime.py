@@ -7,6 +7,7 @@ that a job pays a few milliseconds (a test holds that true). Outside of a job th
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import time
@@ -26,7 +27,11 @@ _BURST = 1.0
 
 
 class _Desk:
-    """The connection of this process to one index, for as long as calls follow one another."""
+    """The connection of this process to one index, for as long as calls follow one another.
+
+    An idle connection would be in the way of who changes the journal. The first call closes its own; where more
+    follow, opening anew would cost several times what they do, and a thread closes it after the last.
+    """
 
     def __init__(self, index: str, limit: float, trusted: tuple[str, ...]) -> None:
         self.index = index
@@ -37,10 +42,14 @@ class _Desk:
         self._line = engine.Line(index, limit)
         self._connection: Any = None
         self._last = 0.0
+        # Held by whoever uses the connection.
+        self._turn = _thread.RLock()
+        #: Held until the thread that waits for the end of a burst may go; None if there is none.
+        self._waits: Any = None
 
     def read(self, do: Callable[[Statements], _T]) -> _T:
         """Run queries that see one moment."""
-        with engine.speaking(self.index):
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             connection.execute("BEGIN")
             try:
@@ -52,7 +61,7 @@ class _Desk:
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
         events = spool.load(spool.pending(self.paths, key)) if key is not None else []
-        with engine.speaking(self.index):
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             try:
                 with self._line.writing(connection):
@@ -66,20 +75,42 @@ class _Desk:
 
     def _open(self) -> Any:
         if self._connection is None:
-            self._connection = engine.connect(self.index, self.limit)
+            self._connection = runtime.opened(self.index, self.limit, self._texts)
         return self._connection
 
     def _done(self) -> None:
         now = time.monotonic()
-        if now - self._last > _BURST:
+        if now - self._last > _BURST or not self._awaits_idleness():
             self.close()
         self._last = now
 
+    def _awaits_idleness(self) -> bool:
+        if self._waits is None:
+            waits = _thread.allocate_lock()
+            waits.acquire()
+            try:
+                _thread.start_new_thread(self._close_when_idle, (waits,))
+            except RuntimeError:  # no more threads, or the interpreter ends
+                return False
+            self._waits = waits
+        return True
+
+    def _close_when_idle(self, waits: Any) -> None:
+        while not waits.acquire(timeout=_BURST):
+            with self._turn:
+                if self._waits is waits and time.monotonic() - self._last > _BURST:
+                    self.close()
+                    return
+
     def close(self) -> None:
         """Let go of the index."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._turn:
+            if self._waits is not None:
+                self._waits.release()
+                self._waits = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 _desks: dict[str, _Desk] = {}
@@ -103,7 +134,7 @@ def _desk() -> _Desk:
         trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
     if not _desks:
         # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
-        os.register_at_fork(before=_close_desks)
+        os.register_at_fork(before=_close_desks, after_in_child=_desks.clear)
         atexit.register(_close_desks)
     if index not in _desks:
         _desks[index] = _Desk(index, limit, trusted)

@@ -15,6 +15,7 @@ from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.process import host_name
+from paraschut.store import engine
 from paraschut.store.trust import check_trusted
 
 
@@ -24,6 +25,20 @@ def read_statements() -> dict[str, str]:
     with open(path, encoding="utf-8") as file:
         blocks = file.read().split("-- ")[1:]
     return {name: sql.rstrip(";\n") for name, _, sql in (block.partition("\n") for block in blocks)}
+
+
+def opened(index: str, limit: float, texts: Mapping[str, str]) -> sqlite3.Connection:
+    """Open an index for its statements, to which one of an older version is brought first."""
+    connection = engine.connect(index, limit)
+    found, ours = (connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"]))
+    # A newer one may have been made so while this process ran: it has all that these statements speak of.
+    if found >= ours:
+        return connection
+    connection.close()
+    from paraschut.store.index import Index
+
+    with Index(index, lock_timeout=limit):
+        return engine.connect(index, limit)
 
 
 class Key(NamedTuple):
