@@ -14,7 +14,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, NotFoundError
 from paraschut.executors.base import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
-from paraschut.paths import Paths
+from paraschut.paths import Paths, absolute
 from paraschut.process import identity
 from paraschut.resources import needs_of
 from paraschut.store import views
@@ -48,7 +48,8 @@ def set_job_field(
     JobIndex : int | Sequence[int]
         The job, or several.
     Fields : Mapping | None
-        The new values; None: ``{'state': 'init'}``, so that it is submitted again.
+        The new values; None: ``{'state': 'init'}``, so that it is submitted again. A ``workdir`` that is relative is
+        meant from the current folder.
     Unless : Mapping | None
         Jobs that have one of these values are left alone; None: ``{'state': ['complete', 'collected']}``. ``{}``: none.
 
@@ -67,7 +68,7 @@ def set_job_field(
     >>> set_job_field(20260101000000, [3, 4])  # doctest: +SKIP
     2
     """
-    (batch_id,) = jobs.numbers_of(BatchID)
+    batch_id = jobs.number_of(BatchID)
     return _set({batch_id: jobs.numbers_of(JobIndex)}, Fields, Unless, "set")
 
 
@@ -100,7 +101,10 @@ def set_batch_field(
 
 def _wanted(given: Batches) -> dict[int, list[int] | None]:
     if isinstance(given, Mapping):
-        return {batch_id: [one["JobIndex"] for one in group] for batch_id, group in given.items()}
+        return {
+            jobs.number_of(batch_id): jobs.numbers_of([one["JobIndex"] for one in group])
+            for batch_id, group in given.items()
+        }
     return dict.fromkeys(jobs.numbers_of(given))
 
 
@@ -116,6 +120,8 @@ def _set(
         {"state": _FINISHED} if Unless is None else {key: _several(value) for key, value in Unless.items()}
     )
     _check(fields)
+    if fields.get("workdir"):
+        fields["workdir"] = absolute(fields["workdir"])
     config = load_config()
     with Store.of(config) as store:
         folding.fold(store, config)
@@ -137,14 +143,9 @@ def _check(fields: Mapping[str, Any]) -> None:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
     jobs.check_change(fields)
     needs_of(fields.get("resources"))
-    state = fields.get("state", "init")
-    if not isinstance(state, str) or not state.strip() or state in {"submit", "run", "spawn"}:
+    if fields.get("state") in jobs.SUBMITTED:
         raise JobError(
-            f"A job cannot be set to state {state!r}; submit_jobs submits it. Nothing was changed."
-        )
-    if not jobs.is_number(fields.get("priority", 0)):
-        raise JobError(
-            f"A job cannot have priority {fields['priority']!r}; it is a number. Nothing was changed."
+            f"A job cannot be set to state {fields['state']!r}; submit_jobs submits it. Nothing was changed."
         )
 
 
@@ -248,7 +249,7 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     1
     """
     _check_deleted(state)
-    (batch_id,) = jobs.numbers_of(BatchID)
+    batch_id = jobs.number_of(BatchID)
     return _set(
         {batch_id: jobs.numbers_of(JobIndex)},
         {"state": state},
@@ -283,7 +284,7 @@ def boost_batch_priority(BatchID: Batches, by: float) -> int:
     wanted = _wanted(BatchID)
     with Store.of(load_config()) as store:
         _refuse_unknown(store, dict.fromkeys(wanted))
-        return store.boost(list(wanted), by, who=identity(), now=time.time())
+        return store.boost(list(wanted), jobs.plain_number(by), who=identity(), now=time.time())
 
 
 def remove_batch(BatchID: Batches) -> int:

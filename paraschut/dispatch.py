@@ -301,7 +301,7 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    (batch_id,) = jobs.numbers_of(BatchID)
+    batch_id = jobs.number_of(BatchID)
     indices = jobs.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:

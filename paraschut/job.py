@@ -20,6 +20,8 @@ from paraschut.values import ATOMS, TEXT, identical, plain, shadow
 
 #: States that the package itself gives a meaning; any other word is the user's and never eligible.
 STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
+#: Those that only submission and start give a job.
+SUBMITTED = ("submit", "run", "spawn")
 #: The fields of the template, which every job has.
 REQUIRED = (
     "BatchID",
@@ -155,7 +157,7 @@ def check(job: Mapping[str, Any]) -> None:
             f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
         )
     state = job["state"]
-    if type(state) is not str or not state.strip() or state in {"submit", "run", "spawn"}:
+    if state != "init" and (not is_state(state) or state in SUBMITTED):
         raise JobError(
             f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
             f"'submit', 'run' and 'spawn' are set by submission."
@@ -165,9 +167,9 @@ def check(job: Mapping[str, Any]) -> None:
         isinstance(name, (list, tuple)) and all(isinstance(part, str) for part in name)
     ):
         raise JobError(f"{label(job)} has name {name!r}; it must be a string or a list of strings.")
-    if not isinstance(job["script"], (str, os.PathLike)) or not str(job["script"]).strip():
+    if not _is_text(job["script"]):
         raise JobError(
-            f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path."
+            f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path, without NUL."
         )
     resources = job["resources"]
     if resources is not None and not isinstance(resources, Mapping):
@@ -176,10 +178,21 @@ def check(job: Mapping[str, Any]) -> None:
         )
     if "vars" in job:
         _check_vars(job)
+    if job.get("workdir") is not None and not _is_text(job["workdir"]):
+        raise JobError(f"{label(job)} has workdir {job['workdir']!r}; it must be a path.")
 
 
 def check_change(fields: Mapping[str, Any]) -> None:
-    """Raise unless new values of a job's fields are ones that it could have been added with."""
+    """Raise unless new values of a job's fields are ones that it could have been added with.
+
+    Which state may follow which is another question.
+    """
+    if not is_state(fields.get("state", "init")):
+        raise JobError(f"A job cannot have state {fields['state']!r}; it is a word. Nothing was changed.")
+    if not is_number(fields.get("priority", 0)):
+        raise JobError(
+            f"A job cannot have priority {fields['priority']!r}; it is a number such as 1 or 0.5. Nothing was changed."
+        )
     resources = fields.get("resources")
     if resources is not None and not isinstance(resources, Mapping):
         raise JobError(
@@ -187,24 +200,19 @@ def check_change(fields: Mapping[str, Any]) -> None:
         )
     if "vars" in fields and fields["vars"] is not REMOVED:
         _check_vars(fields)
-    if "script" in fields and not isinstance(fields["script"], (str, os.PathLike)):
+    if "script" in fields and not _is_text(fields["script"]):
         raise JobError(
             f"A script cannot be {fields['script']!r}; it is a command line or a path. Nothing was changed."
         )
-    if fields.get("workdir") is not None and not isinstance(fields["workdir"], (str, os.PathLike)):
-        raise JobError(f"A workdir cannot be {fields['workdir']!r}; it is a path. Nothing was changed.")
+    workdir = fields.get("workdir")
+    if workdir not in (None, REMOVED) and not _is_text(workdir):
+        raise JobError(f"A workdir cannot be {workdir!r}; it is a path. Nothing was changed.")
 
 
 def check_index(job: Mapping[str, Any], field: str) -> None:
     """Raise unless a field of a job is a whole number of 0 or more."""
     value: Any = job.get(field)
-    if type(value) is int and 0 <= value < 1 << 63:
-        return
-    try:
-        good = not isinstance(value, bool) and 0 <= operator.index(value) < 1 << 63
-    except TypeError:
-        good = False
-    if not good:
+    if not is_index(value):
         hint = (
             "get_job_template(SetID=True) makes one"
             if field == "BatchID"
@@ -385,6 +393,54 @@ def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[
     return pack(fields)[0], pickle.dumps(odd, protocol=5) if odd else None
 
 
+def is_index(value: Any) -> bool:
+    """Return whether a value is a BatchID or a JobIndex: a whole number of 0 or more, in 64 bits."""
+    if type(value) is int:
+        return 0 <= value < 1 << 63
+    try:
+        return 0 <= _whole(value) < 1 << 63
+    except TypeError:
+        return False
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
+
+
+def is_state(value: object) -> bool:
+    """Return whether a value is a word that a state can be."""
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value and encodable(value)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a path or a command line: more than blanks, without NUL."""
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    text = os.fspath(value)
+    return isinstance(text, str) and bool(text.strip()) and "\0" not in text
+
+
+def number_of(given: Any) -> int:
+    """Return one whole number as Python's own.
+
+    Raises
+    ------
+    JobError
+        If it is none, or too large for any BatchID or JobIndex.
+
+    Examples
+    --------
+    >>> number_of(3)
+    3
+    """
+    found = numbers_of(given)
+    if len(found) != 1:
+        raise JobError(f"{given!r} is not one whole number. Nothing was done.")
+    return found[0]
+
+
 def numbers_of(given: Any) -> list[int]:
     """Return one whole number, or several, as a list of Python's own.
 
@@ -394,19 +450,24 @@ def numbers_of(given: Any) -> list[int]:
     ([3], [0, 1])
     """
     try:
-        return [operator.index(given)]
+        found = [_whole(given)]
     except TypeError:
-        pass
-    try:
-        return [operator.index(one) for one in given]
-    except TypeError:
-        raise JobError(f"{given!r} is neither a whole number nor a list of them. Nothing was done.") from None
+        try:
+            found = [_whole(one) for one in given]
+        except TypeError:
+            raise JobError(
+                f"{given!r} is neither a whole number nor a list of them. Nothing was done."
+            ) from None
+    for one in found:
+        if not -(1 << 63) <= one < 1 << 63:
+            raise JobError(f"{one} is too large for a number of a batch or a job. Nothing was done.")
+    return found
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a finite number."""
-    if type(value) is int and -(1 << 63) <= value < 1 << 63:
-        return True
+    """Return whether a value is a finite number that the index can hold: whole ones have 64 bits."""
+    if isinstance(value, (int, numbers.Integral)):
+        return not isinstance(value, bool) and -(1 << 63) <= int(value) < 1 << 63
     try:
         return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     except (TypeError, OverflowError):  # NumPy calls a span of time a real number

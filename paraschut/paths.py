@@ -14,6 +14,11 @@ from __future__ import annotations
 import os
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is meant where we are; ``~`` is the home folder."""
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
 class Paths:
     """The names of all files of one index.
 

@@ -13,7 +13,7 @@ from typing import Any
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, absolute
 from paraschut.resources import needs_of
 from paraschut.scripts import is_file, script_path, text_of, write
 from paraschut.store.store import JobIndexTakenError, Store
@@ -85,7 +85,7 @@ def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
     import cloudpickle
 
     for field in ("BatchID", "JobIndex"):
-        if not isinstance(JobInfo.get(field), int):
+        if not jobs.is_index(JobInfo.get(field)):
             raise JobError(
                 f"The data of a job is kept by BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}."
             )
@@ -173,7 +173,7 @@ def add_batch_to_queue(
     >>> add_batch_to_queue(job["BatchID"], [job] * 3, set_index=True, build_script=True)
     """
     group = _listed(JobInfoList)
-    (batch_id,) = jobs.numbers_of(BatchID)
+    batch_id = jobs.number_of(BatchID)
     foreign = [one for one in group if one.get("BatchID") not in (None, batch_id)]
     if foreign:
         raise JobError(f"{jobs.label(foreign[0])} is not of batch {batch_id}. Nothing was added.")
@@ -256,7 +256,7 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
     return listed
 
 
-def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
+def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
     scripts: set[Any] = set()
     resources: set[int] = set()
@@ -269,6 +269,8 @@ def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bo
             except JobError as error:
                 raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
             resources.add(key)
+        if one.get("workdir"):
+            one["workdir"] = absolute(one["workdir"])
         where = (one["script"], one.get("workdir"))
         if where not in scripts:
             is_file(os.fspath(one["script"]), one.get("workdir") or workdir)

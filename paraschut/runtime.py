@@ -7,15 +7,16 @@ that a job pays a few milliseconds (a test holds that true). Outside of a job th
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
 from paraschut.store import engine, runtime, spool
 from paraschut.store.runtime import Key, Statements
@@ -26,7 +27,11 @@ _BURST = 1.0
 
 
 class _Desk:
-    """The connection of this process to one index, for as long as calls follow one another."""
+    """The connection of this process to one index, for as long as calls follow one another.
+
+    An idle connection would be in the way of who changes the journal. The first call closes its own; where more
+    follow, opening anew would cost several times what they do, and a thread closes it after the last.
+    """
 
     def __init__(self, index: str, limit: float, trusted: tuple[str, ...]) -> None:
         self.index = index
@@ -37,10 +42,14 @@ class _Desk:
         self._line = engine.Line(index, limit)
         self._connection: Any = None
         self._last = 0.0
+        # Held by whoever uses the connection.
+        self._turn = _thread.RLock()
+        #: Held until the thread that waits for the end of a burst may go; None if there is none.
+        self._waits: Any = None
 
     def read(self, do: Callable[[Statements], _T]) -> _T:
         """Run queries that see one moment."""
-        with engine.speaking(self.index):
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             connection.execute("BEGIN")
             try:
@@ -52,7 +61,7 @@ class _Desk:
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
         events = spool.load(spool.pending(self.paths, key)) if key is not None else []
-        with engine.speaking(self.index):
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             try:
                 with self._line.writing(connection):
@@ -66,20 +75,42 @@ class _Desk:
 
     def _open(self) -> Any:
         if self._connection is None:
-            self._connection = engine.connect(self.index, self.limit)
+            self._connection = runtime.opened(self.index, self.limit, self._texts)
         return self._connection
 
     def _done(self) -> None:
         now = time.monotonic()
-        if now - self._last > _BURST:
+        if now - self._last > _BURST or not self._awaits_idleness():
             self.close()
         self._last = now
 
+    def _awaits_idleness(self) -> bool:
+        if self._waits is None:
+            waits = _thread.allocate_lock()
+            waits.acquire()
+            try:
+                _thread.start_new_thread(self._close_when_idle, (waits,))
+            except RuntimeError:  # no more threads, or the interpreter ends
+                return False
+            self._waits = waits
+        return True
+
+    def _close_when_idle(self, waits: Any) -> None:
+        while not waits.acquire(timeout=_BURST):
+            with self._turn:
+                if self._waits is waits and time.monotonic() - self._last > _BURST:
+                    self.close()
+                    return
+
     def close(self) -> None:
         """Let go of the index."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._turn:
+            if self._waits is not None:
+                self._waits.release()
+                self._waits = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 _desks: dict[str, _Desk] = {}
@@ -103,7 +134,7 @@ def _desk() -> _Desk:
         trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
     if not _desks:
         # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
-        os.register_at_fork(before=_close_desks)
+        os.register_at_fork(before=_close_desks, after_in_child=_desks.clear)
         atexit.register(_close_desks)
     if index not in _desks:
         _desks[index] = _Desk(index, limit, trusted)
@@ -119,14 +150,15 @@ def _own_key() -> Key | None:
 
 def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int, int]:
     if batch_id is not None and job_index is not None:
-        return batch_id, job_index
+        return jobs.number_of(batch_id), jobs.number_of(job_index)
     key = _own_key()
     if key is None:
         raise NotInJobError(
             f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
         )
-    return (key.batch_id if batch_id is None else batch_id), (
-        key.job_index if job_index is None else job_index
+    return (
+        key.batch_id if batch_id is None else jobs.number_of(batch_id),
+        key.job_index if job_index is None else jobs.number_of(job_index),
     )
 
 
@@ -197,10 +229,13 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     ----------
     JobInfo : dict
         A dict from ``get_job_info`` (only what was changed in it is written) or one with BatchID, JobIndex and some
-        fields (all of them are written). It remembers what was written, and is not changed otherwise.
+        fields (all of them are written). It remembers what was written, and is not changed otherwise. A ``workdir``
+        that is relative is meant from the current folder.
 
     Raises
     ------
+    JobError
+        If a value makes no sense, or the state is one that only submission sets; nothing is written then.
     StaleJobError
         If another process changed one of the same fields since the dict was read; nothing is written then.
     NotFoundError
@@ -213,37 +248,35 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     >>> update_job(job)  # doctest: +SKIP
     """
     job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
-    if not isinstance(job.get("BatchID"), int) or not isinstance(job.get("JobIndex"), int):
+    if not jobs.is_index(job.get("BatchID")) or not jobs.is_index(job.get("JobIndex")):
         raise JobError(
             f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
         )
-    _refuse_bad(job)
+    told = _checked(job)
     desk = _desk()
     now = time.time()
     key = _key_of((job["BatchID"], job["JobIndex"]))
     try:
-        job.origin = desk.write(lambda db: runtime.update_job(db, job, now, own=key is not None), key)
+        job.origin = desk.write(lambda db: runtime.update_job(db, told, now, own=key is not None), key)
     except NotFoundError:
         raise
     except StoreError:
         if key is None:
             raise
-        spool.spool(desk.paths, key, spool.describe(job, kind="fields", at=now, host=host_name()))
+        spool.spool(desk.paths, key, spool.describe(told, kind="fields", at=now, host=host_name()))
         if job.origin is not None:
-            job.origin = jobs.remembered(job.origin, jobs.changes(job))
+            job.origin = jobs.remembered(job.origin, jobs.changes(told))
 
 
-def _refuse_bad(job: Mapping[str, Any]) -> None:
+def _checked(job: jobs.Job) -> jobs.Job:
+    """Return a job whose fields can be kept, with its ``workdir`` as it is meant here."""
     jobs.check_change(job)
-    state, priority = job.get("state", "init"), job.get("priority", 0)
-    if not isinstance(state, str) or not state.strip():
-        raise JobError(
-            f"{jobs.label(job)} cannot have state {state!r}; a state is a word. Nothing was written."
-        )
-    if not jobs.is_number(priority):
-        raise JobError(
-            f"{jobs.label(job)} cannot have priority {priority!r}; it is a number. Nothing was written."
-        )
+    workdir = job.get("workdir")
+    if workdir is None or os.path.isabs(workdir):
+        return job
+    told = job.copy()
+    told["workdir"] = absolute(workdir)
+    return told
 
 
 def set_complete(
@@ -279,7 +312,7 @@ def set_complete(
     if job is not None:
         BatchID = job.get("BatchID") if BatchID is None else BatchID
         JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
-        _refuse_bad(job)
+        job = _checked(job)
     where = _where(BatchID, JobIndex, "set_complete")
     key = _key_of(where)
     desk = _desk()

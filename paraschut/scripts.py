@@ -52,7 +52,7 @@ def generate_script(
         JobInfo["script"] = text
         return JobInfo
     for field in ("BatchID", "JobIndex"):
-        if not isinstance(JobInfo.get(field), int):
+        if not jobs.is_index(JobInfo.get(field)):
             raise ScriptError(
                 f"The script of a job is named by its BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}. Set "
                 f"both first, or add the job with set_index=True, build_script=True."

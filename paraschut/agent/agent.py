@@ -29,7 +29,7 @@ from paraschut.errors import ParaschutError
 from paraschut.paths import Paths
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt, read_statements
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
 _T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
@@ -193,7 +193,7 @@ class Agent:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = engine.connect(self.index, self.lock_timeout)
+            self._connection = opened(self.index, self.lock_timeout, self._texts)
         return self._connection
 
     def _let_go(self) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paraschut import job as jobs
-from paraschut.errors import NotFoundError, StaleJobError
+from paraschut.errors import JobError, NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.process import host_name
+from paraschut.store import engine
 from paraschut.store.trust import check_trusted
 
 
@@ -24,6 +25,20 @@ def read_statements() -> dict[str, str]:
     with open(path, encoding="utf-8") as file:
         blocks = file.read().split("-- ")[1:]
     return {name: sql.rstrip(";\n") for name, _, sql in (block.partition("\n") for block in blocks)}
+
+
+def opened(index: str, limit: float, texts: Mapping[str, str]) -> sqlite3.Connection:
+    """Open an index for its statements, to which one of an older version is brought first."""
+    connection = engine.connect(index, limit)
+    found, ours = (connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"]))
+    # A newer one may have been made so while this process ran: it has all that these statements speak of.
+    if found >= ours:
+        return connection
+    connection.close()
+    from paraschut.store.index import Index
+
+    with Index(index, lock_timeout=limit):
+        return engine.connect(index, limit)
 
 
 class Key(NamedTuple):
@@ -198,14 +213,20 @@ def update_job(db: Statements, job: jobs.Job, now: float, *, own: bool) -> jobs.
     StaleJobError
         Naming the field and who changed it.
     """
-    batch_id, job_index = job["BatchID"], job["JobIndex"]
+    batch_id, job_index = jobs.number_of(job["BatchID"]), jobs.number_of(job["JobIndex"])
     row = job_row(db, batch_id, job_index)
     changed = jobs.changes(job)
+    state = changed.get("state", row["state"])
+    if state != row["state"] and state in jobs.SUBMITTED and not (own and state == "run"):
+        raise JobError(
+            f"{jobs.label(job)} cannot be set to state {state!r}: submit_jobs submits it, and it says itself that it "
+            f"runs. Nothing was written."
+        )
     if job.origin is not None:
         _refuse_stale(db, job, changed, row)
     if changed:
-        if changed.get("state", row["state"]) != row["state"]:
-            _take_back(db, row, str(changed["state"]), now, own=own)
+        if state != row["state"]:
+            _take_back(db, row, str(state), now, own=own)
         write_fields(db, row, changed)
         add_event(db, now, batch_id, job_index, "edit", ", ".join(sorted(changed)))
     return origin_of(row) if job.origin is None else jobs.remembered(job.origin, changed)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     bindparam,
-    delete,
     exists,
     func,
     insert,
@@ -28,6 +27,7 @@ from sqlalchemy.dialects import sqlite
 
 from paraschut.store.schema import (
     GLOBAL_PRIORITY,
+    SCHEMA_VERSION,
     active,
     agent,
     attempt,
@@ -92,6 +92,8 @@ def statements() -> dict[str, ClauseElement]:
     """Return all statements by name."""
     now: BindParameter[float] = P("now")
     return {
+        # For those who do not import the tables.
+        "version": select(literal_column(str(SCHEMA_VERSION)).label("version")),
         "heads": heads(),
         "global_top": select(func.max(job.c.priority)).where(
             unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))
@@ -219,9 +221,6 @@ def statements() -> dict[str, ClauseElement]:
         .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None))
         .limit(_ONE)
         .offset(_ZERO),
-        "waiting_count": select(func.count())
-        .select_from(attempt)
-        .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None)),
         "any_running": select(_ONE)
         .select_from(attempt)
         .where(
@@ -286,7 +285,6 @@ def statements() -> dict[str, ClauseElement]:
         "agent": select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks, agent.c.state).where(
             agent.c.host == P("host")
         ),
-        "agent_gone": delete(agent).where(agent.c.host == P("host")),
         "agent_state": insert(agent)
         .prefix_with("OR REPLACE")
         .values(

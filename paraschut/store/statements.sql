@@ -1,3 +1,5 @@
+-- version
+SELECT 2 AS version;
 -- heads
 SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
@@ -52,8 +54,6 @@ SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."Batch
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
 -- any_waiting
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
--- waiting_count
-SELECT count(*) AS count_1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL;
 -- any_running
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NOT NULL AND attempt.ended IS NULL AND attempt.process IS NOT NULL LIMIT 1 OFFSET 0;
 -- running
@@ -82,7 +82,5 @@ UPDATE job SET state='submit' WHERE job."BatchID" = :batch_id AND job."JobIndex"
 SELECT environment.variables FROM environment WHERE environment.digest = :digest;
 -- agent
 SELECT agent.pid, agent.boot_id, agent.start_ticks, agent.state FROM agent WHERE agent.host = :host;
--- agent_gone
-DELETE FROM agent WHERE agent.host = :host;
 -- agent_state
 INSERT OR REPLACE INTO agent (host, pid, boot_id, start_ticks, state, since) VALUES (:host, :pid, :boot_id, :start_ticks, :state, :now);

@@ -142,17 +142,6 @@ def get_job(store: Store, connection: Connection, batch_id: int, job_index: int)
     return runtime.read_job(store.statements(connection), store.index, batch_id, job_index, store.trusted)
 
 
-def matching(connection: Connection, condition: ColumnElement[bool]) -> dict[int, list[int]]:
-    """Return the job indices that match a condition, by batch."""
-    query = (
-        select(job.c.BatchID, job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
-    )
-    found: dict[int, list[int]] = {}
-    for batch_id, job_index in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)):
-        found.setdefault(batch_id, []).append(job_index)
-    return found
-
-
 def active_jobs(connection: Connection) -> int:
     """Return how many jobs are with an executor and not missing."""
     query = select(func.count()).select_from(job).where(active(), job.c.failure.is_(None))
@@ -280,13 +269,6 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
 def set_seen(connection: Connection, token: str, mtime: int) -> None:
     """Remember the time stamp of a submission's folder as it was looked through."""
     connection.execute(update(submission).where(submission.c.token == token).values(seen=mtime))
-
-
-def set_absent(connection: Connection, batch_id: int, job_index: int, since: float | None) -> None:
-    """Remember since when a job's attempt is absent."""
-    connection.execute(
-        update(job).where(job.c.BatchID == batch_id, job.c.JobIndex == job_index).values(absent_since=since)
-    )
 
 
 def running_in(connection: Connection, batch_ids: Sequence[int]) -> list[Running]:

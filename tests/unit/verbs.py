@@ -37,7 +37,11 @@ def read(store, batch, index):
 def filtered(store, text):
     """Return the jobs that a Filter finds, by batch."""
     with store.reading() as connection:
-        return views.matching(connection, compile_filter(text))
+        found = views.islands(connection, compile_filter(text))
+    return {
+        batch: sorted(index for b, _, first, last in found if b == batch for index in range(first, last + 1))
+        for batch in {one[0] for one in found}
+    }
 
 
 def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):
