@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from paraschut.errors import JobError
 from paraschut.values import ATOMS, TEXT, identical, plain, shadow
+from paraschut.values import encode as _encode
 
 #: States that the package itself gives a meaning; any other word is the user's and never eligible.
 STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
@@ -54,9 +55,6 @@ class _Removed:
 
 
 REMOVED = _Removed()
-
-
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Job(dict[str, Any]):
@@ -321,7 +319,10 @@ def unpack(text: str, extras: bytes | None) -> dict[str, Any]:
 
 def own_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are kept as metadata: all but the columns and what is filled in when reading."""
-    return {key: value for key, value in job.items() if key not in _NOT_METADATA}
+    fields = dict(job)
+    for key in _NOT_METADATA:
+        fields.pop(key, None)
+    return fields
 
 
 def split(text: str, extras: bytes | None) -> dict[str, str | bytes]:

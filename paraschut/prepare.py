@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from paraschut import job as jobs
+from paraschut.bulk import Checker
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
 from paraschut.paths import Paths, absolute
@@ -178,7 +179,9 @@ def add_batch_to_queue(
     if foreign:
         raise JobError(f"{jobs.label(foreign[0])} is not of batch {batch_id}. Nothing was added.")
     numbered = [
-        {**one, "BatchID": batch_id, "JobIndex": number if set_index else one.get("JobIndex")}
+        one
+        if not set_index and one.get("BatchID") is not None and "JobIndex" in one
+        else {**one, "BatchID": batch_id, "JobIndex": number if set_index else one.get("JobIndex")}
         for number, one in enumerate(group)
     ]
     _add(load_config(), numbered, build_script=build_script, new=True)
@@ -249,7 +252,7 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
     if isinstance(group, Mapping) or not isinstance(group, Iterable):
         group = [None]
     listed = list(group)
-    if not all(isinstance(one, Mapping) for one in listed):
+    if not all(issubclass(kind, Mapping) for kind in set(map(type, listed))):
         raise JobError("A list of job dicts is needed; get_job_template() makes one. Nothing was added.")
     if not listed:
         raise JobError("The list of jobs is empty. Nothing was added.")
@@ -260,8 +263,10 @@ def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool,
     workdir = os.getcwd()
     scripts: set[Any] = set()
     resources: set[int] = set()
+    checker = Checker()
     for one in given:
-        jobs.check(one)
+        if checker.seen(one):
+            continue
         key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
         if key not in resources:
             try:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, sel
 from sqlalchemy.dialects import sqlite
 
 from paraschut import job as jobs
+from paraschut.bulk import Packer
 from paraschut.errors import JobError
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
@@ -28,9 +29,11 @@ def _insert(table: Any, *names: str) -> str:
 
 
 # The order of names is that of the table's columns, whatever is written here.
-INSERT_JOB = _insert(
+_INSERT_JOB = _insert(
     job, "BatchID", "JobIndex", "state", "priority", "complete_on_exit", "name", "metadata", "extras"
 )
+#: Values of a row, and rows of a statement: a little less than SQLite's limit of parameters.
+_WIDTH, _ROWS = 8, 100
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
@@ -62,8 +65,8 @@ class Running(NamedTuple):
 
 def packed(
     group: Sequence[Mapping[str, Any]], workdir: str, known: tuple[str | None, str | None] | None
-) -> list[tuple[Any, ...]]:
-    """Return the rows of checked job dicts of one batch.
+) -> list[Any]:
+    """Return the values of the rows of checked job dicts of one batch, for ``insert_jobs``.
 
     Parameters
     ----------
@@ -75,41 +78,58 @@ def packed(
     first = jobs.joined_name(group[0]["name"]) if known is None else known[0]
     there = workdir if known is None and jobs.encodable(workdir) else known and known[1]
     elsewhere = {} if there == workdir else {"workdir": workdir}
-    rows = []
+    packer = Packer()
+    values: list[Any] = []
+    batch_id = jobs.plain_number(group[0]["BatchID"])
+    given = name = None
     for one in group:
-        name = jobs.joined_name(one["name"])
+        if one["name"] is not given:
+            given = one["name"]
+            name = jobs.joined_name(given)
+        fields = jobs.own_fields(one)
         try:
-            metadata, extras = jobs.pack(
-                {**elsewhere, **jobs.own_fields(one)} if elsewhere else jobs.own_fields(one)
-            )
+            metadata, extras = packer.pack({**elsewhere, **fields} if elsewhere else fields)
         except JobError as error:
             raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
-        rows.append(
-            (
-                jobs.plain_number(one["BatchID"]),
-                jobs.plain_number(one["JobIndex"]),
-                jobs.writable(str(one["state"])),
-                jobs.plain_number(one["priority"]),
-                int(bool(one.get("complete_on_exit"))),
-                None if name == first else name,
-                metadata,
-                extras,
-            )
+        values += (
+            batch_id,
+            jobs.plain_number(one["JobIndex"]),
+            jobs.writable(str(one["state"])),
+            jobs.plain_number(one["priority"]),
+            int(bool(one.get("complete_on_exit"))),
+            None if name == first else name,
+            metadata,
+            extras,
         )
-    return rows
+    return values
 
 
-def duplicate(
-    connection: Connection, error: Exception, batch_id: int, rows: list[tuple[Any, ...]]
-) -> int | None:
+def insert_jobs(connection: Connection, values: list[Any]) -> None:
+    """Insert the rows whose values ``packed`` gave, many with each statement: each costs more than a row does."""
+    raw: Any = connection.connection.driver_connection
+    rest = len(values) % (_WIDTH * _ROWS)
+    raw.executemany(
+        _insert_jobs(_ROWS),
+        (values[at : at + _WIDTH * _ROWS] for at in range(0, len(values) - rest, _WIDTH * _ROWS)),
+    )
+    if rest:
+        raw.execute(_insert_jobs(rest // _WIDTH), values[-rest:])
+
+
+def _insert_jobs(count: int) -> str:
+    head, word, row = _INSERT_JOB.partition(" VALUES ")
+    return head + word + ", ".join([row] * count)
+
+
+def duplicate(connection: Connection, error: Exception, batch_id: int, values: list[Any]) -> int | None:
     """Return the JobIndex that is there twice, if that is what an error is about."""
     if not isinstance(error.__cause__ or error, sqlite3.IntegrityError):
         return None
     seen: set[int] = set()
-    for row in rows:
-        if row[1] in seen:
-            return int(row[1])
-        seen.add(row[1])
+    for index in values[1::_WIDTH]:
+        if index in seen:
+            return int(index)
+        seen.add(index)
     known = set(connection.execute(select(job.c.JobIndex).where(job.c.BatchID == batch_id)).scalars())
     return min(known & seen, default=None)
 

@@ -140,7 +140,7 @@ class Store(Index):
                 if batch_id not in known:
                     _make_batch(connection, batch_id, given[batch_id][0], now, workdir)
                 try:
-                    connection.exec_driver_sql(rows.INSERT_JOB, records)
+                    rows.insert_jobs(connection, records)
                 except Exception as error:
                     duplicate = rows.duplicate(connection, error, batch_id, records)
                     if duplicate is None:

@@ -29,6 +29,7 @@ FLOORS = {
         "errors",
         "values",
         "job",
+        "bulk",
         "config",
         "config_rules",
         "resources",

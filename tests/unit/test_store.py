@@ -51,6 +51,14 @@ def test_a_job_that_is_there_twice_is_named_and_none_is_added(store, make_jobs, 
         add(store, [*make_jobs(4), *make_jobs(1, start=2)])
 
 
+@pytest.mark.parametrize("count", [99, 100, 101, 200, 250])
+def test_of_many_jobs_each_gets_its_row_or_none_does(store, make_jobs, unchanged, count):
+    with unchanged(JobError, f"Job {BATCH}:{count - 1} is in the index already"):
+        add(store, [*make_jobs(count), *make_jobs(1, start=count - 1)])
+    add(store, make_jobs(count, mine=lambda index: f"m{index}"))
+    assert [read(store, BATCH, number)["mine"] for number in range(count)] == [f"m{n}" for n in range(count)]
+
+
 def test_a_job_that_is_in_the_index_already_is_named_and_none_is_added(store, make_jobs, unchanged):
     add(store, make_jobs(3))
     with unchanged(JobError, f"Job {BATCH}:2 is in the index already"):
