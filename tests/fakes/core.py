@@ -1,0 +1,454 @@
+"""The little scheduler behind the fake commands: its state is one file in a folder, its jobs really run.
+
+A command takes the lock, changes or reads the state, and prints what its dialect would. One runner process for
+each folder starts what waits, up to ``slots`` at once, and leaves when nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+#: What a cluster does unless a test says otherwise.
+SETTINGS = {
+    "slots": 8,  # tasks at once
+    "paused": False,  # nothing starts
+    "down": False,  # each command says that nobody answers
+    "forget": 300.0,  # seconds after which an ended job is unknown (but to the accounting)
+    "accounting": True,  # whether sacct, qacct and qstat -x know anything
+    "array_limit": 10_000,  # Slurm: highest index + 1; Grid Engine and PBS: tasks of an array
+    "user_limit": None,  # tasks that a user may have queued and running
+    "kill_wait": 1.0,  # seconds between SIGTERM and SIGKILL
+    "grace": 2.0,  # seconds that the runner waits for more
+}
+LIVE = ("waiting", "running")
+#: What a runner that a test starts from a shell of its own would pass on.
+LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Refused(Exception):  # noqa: N818  not an error of the project but the answer of a command
+    """A command says no: its words and its exit code."""
+
+    def __init__(self, words, code=1):
+        super().__init__(words)
+        self.words, self.code = words, code
+
+
+class Fake:
+    """The state of one fake cluster, in a folder."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+        self.home = self.path("home")
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    @contextmanager
+    def state(self, *, change=True):
+        """Hold the lock and give the state, which is written again unless ``change`` is false."""
+        with open(self.path("lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                with open(self.path("state.json")) as file:
+                    known = json.load(file)
+            except FileNotFoundError:
+                known = {"next": 1, "jobs": {}, "rules": [], "settings": dict(SETTINGS)}
+            yield known
+            if change:
+                beside = self.path("state.new")
+                with open(beside, "w") as file:
+                    json.dump(known, file)
+                os.replace(beside, self.path("state.json"))
+
+    def log(self, command, argv):
+        """Write down one call, with the variables that a scheduler would read."""
+        kept = ("SLURM_", "SBATCH_", "SQUEUE_", "PBS_", "SGE_", "PARASCHUT_", "JOB_ID")
+        line = {
+            "time": time.time(),
+            "command": command,
+            "argv": argv,
+            "environment": {name: value for name, value in os.environ.items() if name.startswith(kept)},
+        }
+        with open(self.path("calls.log"), "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(line) + "\n")
+
+
+# --- jobs and tasks -------------------------------------------------------------------------------------------
+
+
+def new_job(known, **given):
+    """Put a job into the state and return it; ``indices`` is None for a job that is no array."""
+    number = known["next"]
+    known["next"] += 1
+    indices = given.pop("indices", None)
+    job = {
+        "id": number,
+        "array": indices is not None,
+        "waiting": [""] if indices is None else [str(index) for index in indices],
+        "tasks": {},
+        "submitted": time.time(),
+        "user": user_name(),
+        "held": False,
+        "begin": 0,
+        "after": [],  # [kind, [ids]]
+        "limit": 0,
+        "restarts": True,
+        **given,
+    }
+    job["count"] = len(job["waiting"])
+    known["jobs"][str(number)] = job
+    return job
+
+
+def user_name():
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def is_live(job):
+    return bool(job["waiting"]) or any(task["state"] in LIVE for task in job["tasks"].values())
+
+
+def live_tasks(known):
+    """Return how many tasks are queued or running."""
+    return sum(
+        len(job["waiting"]) + sum(task["state"] == "running" for task in job["tasks"].values())
+        for job in known["jobs"].values()
+    )
+
+
+def over_limit(known, more):
+    limit = known["settings"]["user_limit"]
+    return limit is not None and live_tasks(known) + more > limit
+
+
+def remembered(known, job):
+    """Return whether the cluster still knows the job: forgotten is what ended long enough ago."""
+    if is_live(job):
+        return True
+    ended = max((task["ended"] for task in job["tasks"].values()), default=job.get("cancelled", 0))
+    return time.time() - ended < known["settings"]["forget"]
+
+
+def cancel(known, job, indices=None, *, by=None):
+    """Cancel a job or some tasks of it; return what was waiting and what was running."""
+    chosen = None if indices is None else {str(index) for index in indices}
+    waiting = [index for index in job["waiting"] if chosen is None or index in chosen]
+    running = [
+        index
+        for index, task in job["tasks"].items()
+        if task["state"] == "running" and (chosen is None or index in chosen)
+    ]
+    job["waiting"] = [index for index in job["waiting"] if index not in set(waiting)]
+    if waiting:
+        job["cancelled"] = time.time()
+        job.setdefault("dropped", []).extend(waiting)
+        job["cancelled_by"] = by or user_name()
+    for index in running:
+        job["tasks"][index].setdefault("verdict", "CANCELLED")
+        job["tasks"][index]["by"] = by or user_name()
+    return waiting, running
+
+
+def is_held(known, job, now, unknown="run"):
+    """Return why a job may not start: ``hold``, ``begin``, ``after``, ``never``, or nothing."""
+    if job["held"]:
+        return "hold"
+    if job["begin"] > now:
+        return "begin"
+    for kind, numbers in job["after"]:
+        for number in numbers:
+            needed = known["jobs"].get(str(number))
+            if needed is None:
+                if unknown == "drop":
+                    return "never"
+                continue
+            if is_live(needed):
+                return "after"
+            good = not needed.get("dropped") and all(
+                task["code"] == 0 and not task.get("verdict") for task in needed["tasks"].values()
+            )
+            if (kind == "afterok" and not good) or (kind == "afternotok" and good):
+                return "never"
+            if unknown == "drop" and needed.get("dropped") and not needed["tasks"]:
+                return "after"  # PBS: who waits for a job that was deleted before it ran waits for ever
+    return ""
+
+
+# --- rules of the tests ---------------------------------------------------------------------------------------
+
+
+def obey_rules(fake, command, at):
+    """Do what a test told this call to do, ``at`` its beginning or its end."""
+    with fake.state() as known:
+        doing = []
+        for rule in known["rules"]:
+            if rule["at"] != at or rule["command"] not in ("*", command):
+                continue
+            if rule["skip"]:
+                rule["skip"] -= 1
+                continue
+            if rule["times"] == 0:
+                continue
+            if rule["times"] is not None:
+                rule["times"] -= 1
+            doing.append(rule)
+        down = known["settings"]["down"]
+    for rule in doing:
+        if rule["do"] == "hang":
+            time.sleep(rule["seconds"])
+        elif rule["do"] == "kill":
+            os.kill(os.getppid(), signal.SIGKILL)
+            sys.exit(137)
+        elif rule["do"] == "fail":
+            raise Refused(rule["words"], rule["code"])
+    return down
+
+
+# --- the runner -----------------------------------------------------------------------------------------------
+
+
+def start_runner(fake):
+    """Start the process that runs jobs, unless there is one; it outlives the command."""
+    with open(fake.path("runner.lock"), "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+    with open(fake.path("runner.log"), "a") as log:
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", here, fake.folder, "runner"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+            env={"PATH": LOGIN_PATH, "LANG": os.environ.get("LANG", "C.UTF-8")},
+        )  # fmt: skip
+
+
+class Runner:
+    """Starts tasks, ends those that are to end, and writes down how each ended."""
+
+    def __init__(self, fake, dialect):
+        self.fake, self.dialect = fake, dialect
+        self.started = {}  # pid -> (job id, index)
+
+    def run(self):
+        lock = open(self.fake.path("runner.lock"), "a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        idle_since = time.monotonic()
+        while True:
+            ended = self._reap()
+            with self.fake.state(change=False) as known:
+                busy = any(is_live(job) for job in known["jobs"].values())
+                if busy or ended:
+                    idle_since = time.monotonic()
+                if time.monotonic() - idle_since > known["settings"]["grace"]:
+                    # Decided under the lock of the state: who submits now finds no runner and starts one.
+                    lock.close()
+                    return
+            if busy or ended:
+                with self.fake.state() as known:
+                    self._note(known, ended)
+                    self._end(known)
+                    self._start(known)
+            time.sleep(0.02)
+
+    def _reap(self):
+        ended = []
+        while self.started:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            if pid in self.started:
+                ended.append((*self.started.pop(pid), os.waitstatus_to_exitcode(status)))
+        return ended
+
+    def _note(self, known, ended):
+        now = time.time()
+        for number, index, code in ended:
+            job = known["jobs"][number]
+            task = job["tasks"][index]
+            if task.get("verdict") == "REQUEUE":
+                del job["tasks"][index]
+                job["waiting"].insert(0, index)
+                job.setdefault("again", {})[index] = task["restarts"] + 1
+                continue
+            task.update(
+                state="ended", ended=now, code=max(code, 0), signal=max(-code, 0), pid=None, due=task.get("due")
+            )
+            self.dialect.note_end(known, job, index, task)
+
+    def _end(self, known):
+        now = time.time()
+        for job in known["jobs"].values():
+            for task in job["tasks"].values():
+                if task["state"] != "running":
+                    continue
+                limit = job.get("walltime")
+                if limit and now - task["started"] > limit:
+                    task.setdefault("verdict", "TIMEOUT")
+                if not task.get("verdict") or not task["pid"]:
+                    continue
+                gentle = self.dialect.GENTLE and task["verdict"] not in ("OUT_OF_MEMORY", "NODE_FAIL", "REQUEUE")
+                if "due" not in task:
+                    task["due"] = now + (known["settings"]["kill_wait"] if gentle else 0)
+                    if gentle:
+                        self.dialect.last_words(job, task)
+                        _signal(task["pid"], signal.SIGTERM)
+                if now >= task["due"]:
+                    _signal(task["pid"], signal.SIGKILL)
+
+    def _start(self, known):
+        settings = known["settings"]
+        if settings["paused"]:
+            return
+        now = time.time()
+        running = sum(t["state"] == "running" for job in known["jobs"].values() for t in job["tasks"].values())
+        for number, job in known["jobs"].items():
+            if not job["waiting"] or self.dialect.holds(known, job, now):
+                continue
+            of_this = sum(task["state"] == "running" for task in job["tasks"].values())
+            while job["waiting"] and running < settings["slots"]:
+                if job["limit"] and of_this >= job["limit"]:
+                    break
+                index = job["waiting"].pop(0)
+                task = {
+                    "state": "running", "started": now, "ended": 0, "code": 0, "signal": 0,
+                    "restarts": job.get("again", {}).get(index, 0),
+                }  # fmt: skip
+                # A task of a Slurm array gets an id of its own as it starts; the last one has that of the array.
+                task["raw"] = job["id"]
+                if job["array"] and job["waiting"]:
+                    task["raw"] = known["next"]
+                    if self.dialect.SPLITS:
+                        known["next"] += 1
+                job["tasks"][index] = task
+                self._launch(number, job, index, task)
+                running, of_this = running + 1, of_this + 1
+
+    def _launch(self, number, job, index, task):
+        """Start the process of a task; what cannot start ends as the dialect says."""
+        way = self.dialect.way(self.fake, job, index, task)
+        pid = os.fork()
+        if pid:
+            task["pid"] = pid
+            self.started[pid] = (number, index)
+            return
+        code = 127
+        try:
+            code = _become(way)
+        finally:
+            os._exit(code)
+
+
+def _become(way):
+    """In the child: be the job. Return the exit code of what could not start."""
+    os.setsid()
+    os.umask(way.get("umask", 0o022))
+    try:
+        out = os.open(way["stdout"], way["flags"], 0o666)
+        err = out if way["stderr"] == way["stdout"] else os.open(way["stderr"], way["flags"], 0o666)
+    except OSError:
+        return way["no_log"]
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
+        os.dup2(descriptor, number)
+    os.closerange(3, 256)
+    try:
+        os.chdir(way["cwd"])
+    except OSError:
+        os.chdir("/tmp")
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(way["argv"][0], way["argv"], way["environment"])
+    except OSError as error:
+        os.write(2, f"execve(): {error}\n".encode())
+    return 127
+
+
+def _signal(pid, number):
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+
+
+# --- small things that dialects share -------------------------------------------------------------------------
+
+
+def seconds(text):
+    """Return the seconds of ``90``, ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS``; ValueError otherwise."""
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if len(parts) > 3 or any(part < 0 for part in parts):
+        raise ValueError(text)
+    total = 0
+    for part in parts:
+        total = total * 60 + part
+    return total + (int(days) * 86400 if dash else 0)
+
+
+def ranges(numbers):
+    """Return ``0-4,7`` for sorted numbers."""
+    found = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in found)
+
+
+def directives(text, prefix):
+    """Return the words after the prefix in the comment lines that begin a script."""
+    import shlex
+
+    words = []
+    for line in text.splitlines():
+        if line.startswith(prefix):
+            words += shlex.split(line[len(prefix) :], comments=True)
+        elif line.strip() and not line.startswith("#"):
+            break
+    return words
+
+
+def keep_script(fake, job, text):
+    """Keep the copy of a script that will run: what the caller does with the file later changes nothing."""
+    folder = fake.path("spool", f"job{job['id']:05d}")
+    os.makedirs(folder)
+    path = os.path.join(folder, "script")
+    with open(path, "w", newline="") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
+def expand(pattern, letters):
+    """Replace ``%j``, ``%5A`` ... by the values of the letters; the number is the width, filled with zeros."""
+    import re
+
+    def one(match):
+        width, letter = match.groups()
+        if letter == "%":
+            return "%"
+        if letter not in letters:
+            return match.group()
+        return str(letters[letter]).zfill(int(width or 0))
+
+    return re.sub(r"%(\d*)([a-zA-Z%])", one, pattern)
