@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     )
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
+    from paraschut.executors.pbs import PBSJobExecutor
+    from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.prepare import (
         add_batch_to_queue,
@@ -67,7 +69,9 @@ __all__ = [
     "LocalJobExecutor",
     "NotFoundError",
     "NotInJobError",
+    "PBSJobExecutor",
     "ParaschutError",
+    "SGEJobExecutor",
     "SchemaError",
     "ScriptError",
     "SlurmJobExecutor",
@@ -134,6 +138,8 @@ _HOMES = {
     ),
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
+    "executors.pbs": ("PBSJobExecutor",),
+    "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
     "prepare": (
         "add_batch_to_queue",

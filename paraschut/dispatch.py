@@ -59,7 +59,9 @@ class Submitted:
             else "nothing to submit"
         )
         more = len(self.left) - _SHOWN
-        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes])
+        return "; ".join(
+            [done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes]
+        )
 
 
 @dataclass(frozen=True, slots=True)

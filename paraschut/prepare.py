@@ -259,27 +259,10 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
     return listed
 
 
-def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool, new: bool) -> None:
+def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
-    scripts: set[Any] = set()
-    resources: set[int] = set()
-    checker = Checker()
-    for one in given:
-        if checker.seen(one):
-            continue
-        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
-        if key not in resources:
-            try:
-                needs_of(one["resources"])
-            except JobError as error:
-                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
-            resources.add(key)
-        if one.get("workdir"):
-            one["workdir"] = absolute(one["workdir"])
-        where = (one["script"], one.get("workdir"))
-        if where not in scripts:
-            is_file(os.fspath(one["script"]), one.get("workdir") or workdir)
-            scripts.add(where)
+    _check(given, workdir)
+    given = [{**one, "workdir": absolute(one["workdir"])} if one.get("workdir") else one for one in given]
     made: list[str] = []
     try:
         ready = _built(config, given, made) if build_script else given
@@ -295,6 +278,26 @@ def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool,
             with suppress(OSError):  # other scripts are in it
                 os.removedirs(folder)
         raise
+
+
+def _check(given: Sequence[Mapping[str, Any]], workdir: str) -> None:
+    scripts: set[Any] = set()
+    resources: set[int] = set()
+    checker = Checker()
+    for one in given:
+        if checker.seen(one):
+            continue
+        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
+        if key not in resources:
+            try:
+                needs_of(one["resources"])
+            except JobError as error:
+                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
+            resources.add(key)
+        where = (one["script"], one.get("workdir"))
+        if where not in scripts:
+            is_file(os.fspath(one["script"]), absolute(one["workdir"]) if one.get("workdir") else workdir)
+            scripts.add(where)
 
 
 def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) -> list[dict[str, Any]]:

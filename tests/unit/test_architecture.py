@@ -246,7 +246,7 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-EXECUTORS = {"LocalJobExecutor", "FileJobExecutor"}
+EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name
     for name, one in vars(importlib.import_module("paraschut.errors")).items()
