@@ -121,7 +121,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
         .order_by(attempt.c.n),
         "read_attempt": select(
-            attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
+            attempt.c.token, attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
         ).where(_THIS_ATTEMPT),
         "job_runs": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))

@@ -13,7 +13,7 @@ SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
-SELECT attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT attempt.token, attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_runs
 UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- attempt_runs
