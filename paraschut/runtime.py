@@ -338,10 +338,12 @@ def set_complete(
 
 def _submit_next(desk: _Desk) -> None:
     def any_ready(db: Statements) -> bool:
-        if not db.rows("heads"):
+        limits = {head["max_jobs"] for head in db.rows("heads")}
+        if not limits:
             return False
         (active,) = db.run("active_count").fetchone()
-        return bool(active < int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")))
+        usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
+        return bool(active < max(usual if limit is None else limit for limit in limits))
 
     if desk.read(any_ready):
         desk.close()

@@ -13,7 +13,10 @@ from paraschut.store.schema import SCHEMA_VERSION
 #: What leads to a version from the one before. A column or table that is new in ``schema.py`` is also written here,
 #: under the version that is not yet released: a test compares an index that was brought there with a fresh one.
 STEPS: dict[int, tuple[str, ...]] = {
-    2: ("ALTER TABLE batch ADD COLUMN executor_defaults TEXT",),
+    2: (
+        "ALTER TABLE batch ADD COLUMN executor_defaults TEXT",
+        "ALTER TABLE batch ADD COLUMN max_jobs INTEGER",
+    ),
 }
 
 

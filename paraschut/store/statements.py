@@ -68,12 +68,8 @@ def heads() -> Select[Any]:
         .scalar_subquery()
         .label("top")
     )
-    groups = (
-        select(batch.c.BatchID, batch.c.executor, batch.c.executor_defaults, batch.c.environment, top)
-        .limit(literal_column("-1"))
-        .offset(_ZERO)
-        .subquery("head")
-    )
+    kept = (batch.c.executor, batch.c.executor_defaults, batch.c.environment, batch.c.max_jobs)
+    groups = select(batch.c.BatchID, *kept, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
     ready = exists(
         select(_ONE)
         .select_from(job)
