@@ -53,7 +53,7 @@ class Handed:
 
 
 def new_submission(
-    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None, *, whole: bool
+    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None
 ) -> NewSubmission:
     """Return what a claim for an executor says of itself.
 
@@ -63,8 +63,6 @@ def new_submission(
         The key of the variables that the jobs get; None: this process's.
     defaults : str | None
         What the executor was given, as a batch keeps it.
-    whole : bool
-        Whether the batches go on by themselves from here.
     """
     mine = handed_on(
         os.environ, (*config.environment, *CLIENT) if executor.other_hosts else config.environment
@@ -81,7 +79,6 @@ def new_submission(
         owner=identity(),
         environment=mine if environment is None else environment,
         now=time.time(),
-        whole=whole,
         defaults=defaults,
         host=host_name() if executor.index_is_queue else None,
         shape=executor.shape,

@@ -270,7 +270,7 @@ class Agent:
             waiting = self._take_waiting(db, starts)
         for running, spec in starts:
             running.wrapper.send(spec)
-        spool.unlink(events)
+        spool.unlink(self.paths, events)
         self._enforce()
         # While enough waits here, a pass could only make the line longer.
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)

@@ -19,6 +19,7 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE submission ADD COLUMN closer TEXT",
         """CREATE TABLE snapshot (executor TEXT NOT NULL, uid INTEGER NOT NULL, asking REAL NOT NULL, at REAL,
         answer TEXT, PRIMARY KEY (executor, uid))""",
+        "ALTER TABLE batch ADD COLUMN max_jobs INTEGER",
     ),
 }
 

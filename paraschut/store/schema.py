@@ -61,6 +61,8 @@ batch = Table(
     Column("executor", Text),
     # What its executor was given, as JSON; NULL if it was a name: then it is as configured.
     Column("executor_defaults", Text),
+    # The MaxJobs that the last whole pass over it was given; NULL: as configured.
+    Column("max_jobs", Integer),
     Column("environment", Text),
     Column("workdir", Text),
 )

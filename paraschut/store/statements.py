@@ -68,12 +68,8 @@ def heads() -> Select[Any]:
         .scalar_subquery()
         .label("top")
     )
-    groups = (
-        select(batch.c.BatchID, batch.c.executor, batch.c.executor_defaults, batch.c.environment, top)
-        .limit(literal_column("-1"))
-        .offset(_ZERO)
-        .subquery("head")
-    )
+    kept = (batch.c.executor, batch.c.executor_defaults, batch.c.environment, batch.c.max_jobs)
+    groups = select(batch.c.BatchID, *kept, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
     ready = exists(
         select(_ONE)
         .select_from(job)
@@ -121,7 +117,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
         .order_by(attempt.c.n),
         "read_attempt": select(
-            attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
+            attempt.c.token, attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
         ).where(_THIS_ATTEMPT),
         "job_runs": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))

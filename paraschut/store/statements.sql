@@ -1,7 +1,7 @@
 -- version
 SELECT 2 AS version;
 -- heads
-SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
+SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
 SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
 -- active_count
@@ -13,7 +13,7 @@ SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
-SELECT attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT attempt.token, attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_runs
 UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- attempt_runs

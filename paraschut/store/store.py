@@ -47,6 +47,8 @@ class NewSubmission:
     whole: bool = True
     #: What the executor was given, as JSON; None if it was named.
     defaults: str | None = None
+    #: The MaxJobs of this pass; None if it is as configured.
+    max_jobs: int | None = None
 
 
 class Claimed(NamedTuple):
@@ -79,6 +81,8 @@ class Ready(NamedTuple):
     environments: dict[int, str | None]
     #: What the executor of that submission was given, as JSON.
     defaults: dict[int, str | None]
+    #: The MaxJobs that the last whole pass over it was given.
+    limits: dict[int, int | None]
     global_top: float | None
     active: int
 
@@ -162,11 +166,11 @@ class Store(Index):
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
-        environments, defaults = (
+        environments, defaults, limits = (
             {row["BatchID"]: row[column] for row in rows_ready}
-            for column in ("environment", "executor_defaults")
+            for column in ("environment", "executor_defaults", "max_jobs")
         )
-        return Ready(heads, environments, defaults, top, active)
+        return Ready(heads, environments, defaults, limits, top, active)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
@@ -273,6 +277,13 @@ class Store(Index):
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
         if not new.whole:
             return claimed
+        batches = {one.batch_id for one in claimed}
+        connection.execute(
+            update(batch)
+            .where(batch.c.BatchID == bindparam("which"), batch.c.max_jobs.is_not(bindparam("limit")))
+            .values(max_jobs=bindparam("limit")),
+            [{"which": which, "limit": new.max_jobs} for which in batches],
+        )
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
             [
@@ -282,7 +293,7 @@ class Store(Index):
                     "executor_defaults": new.defaults,
                     "environment": digest,
                 }
-                for which in {one.batch_id for one in claimed}
+                for which in batches
             ],
         )
         return claimed
