@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -35,7 +36,7 @@ class FakeCluster:
             wrapper = self.bin / command
             # What runs the wrapper is the caller that a rule kills, so the wrapper must become Python, not start it.
             wrapper.write_text(
-                f"#!/bin/sh\nexec '{sys.executable}' -I -S '{HERE}/__main__.py' '{self.folder}' {command} \"$@\"\n"
+                f"#!/bin/sh\nexec {shlex.join([sys.executable, '-I', '-S', str(HERE / '__main__.py'), str(self.folder), command])} \"$@\"\n"
             )
             wrapper.chmod(0o755)
         with self._fake.state():
@@ -99,9 +100,9 @@ class FakeCluster:
         """Lose a job altogether, as a cluster does that was set up anew."""
         with self._fake.state() as known:
             found = known["jobs"].pop(str(job))
-        for task in found["tasks"].values():
-            if task.get("pid"):
-                os.killpg(task["pid"], signal.SIGKILL)
+            for task in found["tasks"].values():
+                if task.get("pid"):
+                    os.killpg(task["pid"], signal.SIGKILL)
 
     # --- what a test looks at ---------------------------------------------------------------------------------
 

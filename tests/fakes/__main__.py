@@ -21,13 +21,14 @@ def main():
     try:
         if core.obey_rules(fake, command, "before"):
             dialect.nobody_answers(command, argv)
-        code, out = getattr(dialect, command)(fake, argv)
+        code, out, *err = getattr(dialect, command)(fake, argv)
         core.obey_rules(fake, command, "after")
     except core.Refused as refused:
         stream = sys.stdout if getattr(refused, "aloud", False) else sys.stderr
         stream.write(refused.words + ("\n" if refused.words else ""))
         return refused.code
     sys.stdout.write(out)
+    sys.stderr.write("".join(err))
     return code
 
 

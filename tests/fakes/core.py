@@ -28,7 +28,8 @@ SETTINGS = {
     "kill_wait": 1.0,  # seconds between SIGTERM and SIGKILL
     "grace": 2.0,  # seconds that the runner waits for more
 }
-LIVE = ("waiting", "running")
+#: ``error`` is the state Eqw of Grid Engine: it stays in the queue until somebody deletes it.
+LIVE = ("running", "error")
 #: What a runner that a test starts from a shell of its own would pass on.
 LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -130,6 +131,11 @@ def over_limit(known, more):
     return limit is not None and live_tasks(known) + more > limit
 
 
+def is_busy(job):
+    """Return whether the runner has something to do for it, now or later."""
+    return bool(job["waiting"]) or any(task["state"] == "running" for task in job["tasks"].values())
+
+
 def remembered(known, job):
     """Return whether the cluster still knows the job: forgotten is what ended long enough ago."""
     if is_live(job):
@@ -147,7 +153,12 @@ def cancel(known, job, indices=None, *, by=None):
         for index, task in job["tasks"].items()
         if task["state"] == "running" and (chosen is None or index in chosen)
     ]
-    job["waiting"] = [index for index in job["waiting"] if index not in set(waiting)]
+    for index in [index for index, task in job["tasks"].items() if task["state"] == "error"]:
+        if chosen is None or index in chosen:
+            del job["tasks"][index]
+            waiting.append(index)
+    left = set(job["waiting"]) - set(waiting)
+    job["waiting"] = [index for index in job["waiting"] if index in left]
     if waiting:
         job["cancelled"] = time.time()
         job.setdefault("dropped", []).extend(waiting)
@@ -249,7 +260,7 @@ class Runner:
         while True:
             ended = self._reap()
             with self.fake.state(change=False) as known:
-                busy = any(is_live(job) for job in known["jobs"].values())
+                busy = any(is_busy(job) for job in known["jobs"].values())
                 if busy or ended:
                     idle_since = time.monotonic()
                 if time.monotonic() - idle_since > known["settings"]["grace"]:
@@ -279,17 +290,23 @@ class Runner:
     def _note(self, known, ended):
         now = time.time()
         for number, index, code in ended:
+            if number not in known["jobs"]:
+                continue  # a test made the cluster lose it
             job = known["jobs"][number]
             task = job["tasks"][index]
             if task.get("verdict") == "REQUEUE":
-                del job["tasks"][index]
-                job["waiting"].insert(0, index)
-                job.setdefault("again", {})[index] = task["restarts"] + 1
+                self._wait_again(job, index, task)
                 continue
-            task.update(
-                state="ended", ended=now, code=max(code, 0), signal=max(-code, 0), pid=None, due=task.get("due")
-            )
-            self.dialect.note_end(known, job, index, task)
+            task.pop("due", None)
+            task.update(state="ended", ended=now, code=max(code, 0), signal=max(-code, 0), pid=None)
+            if self.dialect.note_end(known, job, index, task) == "again":
+                self._wait_again(job, index, task)
+
+    @staticmethod
+    def _wait_again(job, index, task):
+        del job["tasks"][index]
+        job["waiting"].insert(0, index)
+        job.setdefault("again", {})[index] = task["restarts"] + 1
 
     def _end(self, known):
         now = time.time()
@@ -369,6 +386,8 @@ def _become(way):
     try:
         os.chdir(way["cwd"])
     except OSError:
+        if "no_cwd" in way:
+            return way["no_cwd"]
         os.chdir("/tmp")
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
