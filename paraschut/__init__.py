@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ExecutorError,
         FilterError,
         JobError,
+        JobFailed,
+        NameTakenError,
         NotFoundError,
         NotInJobError,
         ParaschutError,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     )
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
+    from paraschut.functions import persist, readmgr
+    from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -63,7 +67,9 @@ __all__ = [
     "FileJobExecutor",
     "FilterError",
     "JobError",
+    "JobFailed",
     "LocalJobExecutor",
+    "NameTakenError",
     "NotFoundError",
     "NotInJobError",
     "ParaschutError",
@@ -86,9 +92,12 @@ __all__ = [
     "get_queue",
     "load_data",
     "periodic_submitter",
+    "persist",
+    "persist_map",
     "print_log",
     "qdel_batch",
     "qdel_job",
+    "readmgr",
     "remove_batch",
     "remove_batch_by_state",
     "set_batch_field",
@@ -119,6 +128,8 @@ _HOMES = {
         "ExecutorError",
         "FilterError",
         "JobError",
+        "JobFailed",
+        "NameTakenError",
         "NotFoundError",
         "NotInJobError",
         "ParaschutError",
@@ -132,6 +143,8 @@ _HOMES = {
     ),
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
+    "functions": ("persist", "readmgr"),
+    "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",

@@ -17,7 +17,7 @@ from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths
 from paraschut.process import host_name
-from paraschut.store import engine, runtime, spool
+from paraschut.store import engine, pickles, runtime, spool
 from paraschut.store.runtime import Key, Statements
 
 _T = TypeVar("_T")
@@ -63,6 +63,10 @@ class _Desk:
                 self._done()
         spool.unlink(events)
         return result
+
+    def small(self) -> int:
+        """Return the bytes up to which a pickle is kept in the index."""
+        return self.read(lambda db: pickles.limit_of(db.connection))
 
     def _open(self) -> Any:
         if self._connection is None:

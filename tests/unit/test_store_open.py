@@ -56,7 +56,7 @@ def test_the_database_of_another_program_is_no_index_and_is_left_as_it_is(tmp_pa
     assert dump(path) == before
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_an_index_of_a_newer_version_is_refused_with_a_way_out(store, index, version):
     with closing(sqlite3.connect(index)) as connection:
         connection.execute(f"PRAGMA user_version={version}")
