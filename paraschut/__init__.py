@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ExecutorError,
         FilterError,
         JobError,
+        JobFailed,
+        NameTakenError,
         NotFoundError,
         NotInJobError,
         ParaschutError,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from paraschut.executors.pbs import PBSJobExecutor
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
+    from paraschut.functions import persist, readmgr
+    from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -66,7 +70,9 @@ __all__ = [
     "FileJobExecutor",
     "FilterError",
     "JobError",
+    "JobFailed",
     "LocalJobExecutor",
+    "NameTakenError",
     "NotFoundError",
     "NotInJobError",
     "PBSJobExecutor",
@@ -92,9 +98,12 @@ __all__ = [
     "get_queue",
     "load_data",
     "periodic_submitter",
+    "persist",
+    "persist_map",
     "print_log",
     "qdel_batch",
     "qdel_job",
+    "readmgr",
     "remove_batch",
     "remove_batch_by_state",
     "set_batch_field",
@@ -125,6 +134,8 @@ _HOMES = {
         "ExecutorError",
         "FilterError",
         "JobError",
+        "JobFailed",
+        "NameTakenError",
         "NotFoundError",
         "NotInJobError",
         "ParaschutError",
@@ -141,6 +152,8 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "functions": ("persist", "readmgr"),
+    "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",

@@ -207,6 +207,26 @@ def _pass(
     return done
 
 
+def submit_batch(
+    store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
+) -> Submitted:
+    """Submit what is next of one batch: what those who wait for its jobs do again and again.
+
+    A batch that was submitted before goes on as it was, whoever ``executor`` is.
+    """
+    request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
+    heads = [head for head in store.ready().heads if head[0] == batch_id]
+    return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+
+
+def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None) -> Submitted:
+    """Fold what became of jobs, killed ones too, submit what is next of one batch, and keep the agent alive."""
+    notes = folding.fold(store, config, thorough=True)
+    done = submit_batch(store, config, batch_id, executor)
+    done.left.extend(notes)
+    return done
+
+
 def go_on(index: str) -> Submitted:
     """Make a pass over the batches that were submitted before, as they were: the agent's and the closers'."""
     config = load_config(environ={**os.environ, "PARASCHUT_INDEX": index})

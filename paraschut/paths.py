@@ -49,6 +49,14 @@ class Paths:
         """Return the folder of the data of a batch's jobs."""
         return os.path.join(self.batch(batch_id), "data")
 
+    def payload(self, batch_id: int, number: int) -> str:
+        """Return the file of a function's arguments that are too large for the index."""
+        return os.path.join(self.data(batch_id), f"call.{number}.pkl")
+
+    def result(self, batch_id: int, job_index: int, attempt: int, kind: str) -> str:
+        """Return the file of a result (``kind`` is ``value`` or ``error``) that is not in the index."""
+        return os.path.join(self.data(batch_id), f"{kind}.{job_index}.{attempt}.pkl")
+
     def logs(self, batch_id: int) -> str:
         """Return the folder of the logs of a batch's jobs."""
         return os.path.join(self.batch(batch_id), "logs")
@@ -79,6 +87,13 @@ class Paths:
     def agent_lock(self, host: str) -> str:
         """Return the file that the agent of one host locks for its life."""
         return os.path.join(self.agent(host), "lock")
+
+    def spare_log(self, host: str, process: str, key: str) -> str:
+        """Return the file of a stream of a job that runs on a host, as long as it is too short to have a name.
+
+        ``process`` is the pid and the start ticks of what runs it.
+        """
+        return os.path.join(self.agent(host), f"log.{process}.{1 if key == 'stdout' else 2}")
 
     def submitter_lock(self) -> str:
         """Return the file that the one periodic submitter of this index locks."""

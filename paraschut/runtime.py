@@ -18,7 +18,7 @@ from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
-from paraschut.store import engine, runtime, spool
+from paraschut.store import engine, pickles, runtime, spool
 from paraschut.store.runtime import Key, Statements
 
 _T = TypeVar("_T")
@@ -76,6 +76,10 @@ class _Desk:
     def keep(self, key: Key, event: dict[str, Any]) -> None:
         """Keep beside the index what this attempt could not write into it."""
         spool.spool(self.paths, key, {**event, "token": os.environ.get("PARASCHUT_TOKEN")})
+
+    def small(self) -> int:
+        """Return the bytes up to which a pickle is kept in the index."""
+        return self.read(lambda db: pickles.limit_of(db.connection))
 
     def _open(self) -> Any:
         if self._connection is None:

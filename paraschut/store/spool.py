@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
 from paraschut.paths import Paths
-from paraschut.store import runtime
+from paraschut.store import calls, runtime
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
 
@@ -36,8 +36,8 @@ _NO_LINKS = frozenset(
 def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
     """Write an event of an attempt; return the file.
 
-    ``what`` has ``kind`` (``run``, ``progress`` or ``fields``), ``at``, the ``token`` of the attempt, and what the
-    kind needs.
+    ``what`` has ``kind`` (``run``, ``progress``, ``fields`` or ``result``), ``at``, the ``token`` of the attempt, and
+    what the kind needs.
 
     Raises
     ------
@@ -102,6 +102,12 @@ def _names(paths: Paths, key: Key | None, *suffixes: str) -> list[tuple[int, str
         if suffix in suffixes and len(numbers) == len(Key._fields) + 1 and all(map(str.isdigit, numbers)):
             found.append((int(numbers[-1]), os.path.join(paths.events, name)))
     return sorted(found)
+
+
+def describe_result(outcome: calls.Outcome, at: float) -> dict[str, Any]:
+    """Return an event of kind ``result``."""
+    data = None if outcome.data is None else b64encode(outcome.data).decode("ascii")
+    return {"kind": "result", "at": at, "outcome": {**outcome._asdict(), "data": data}}
 
 
 def describe(job: jobs.Job | None, **what: Any) -> dict[str, Any]:
@@ -175,6 +181,10 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
             progress=what["progress"],
             progress_message=what["message"],
         )
+    elif what["kind"] == "result":
+        data = what["outcome"].pop("data")
+        outcome = calls.Outcome(**what["outcome"], data=None if data is None else b64decode(data))
+        calls.finish(db, key, outcome, what["at"])
     else:
         if what["extras"] is not None:
             check_trusted(index, trusted)

@@ -17,7 +17,7 @@ from paraschut.store import rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, snapshot, submission
+from paraschut.store.schema import attempt, batch, event, job, name, payload, result, snapshot, submission
 from paraschut.values import shadow
 
 
@@ -113,6 +113,7 @@ class Store(Index):
         workdir: str,
         *,
         new: bool,
+        also: Callable[[Statements], None] | None = None,
     ) -> None:
         """Add jobs in one transaction.
 
@@ -122,6 +123,8 @@ class Store(Index):
             Checked job dicts by BatchID.
         new : bool
             Whether a batch that has jobs already is an error.
+        also : Callable | None
+            What is written with them, in the same transaction.
         """
         given = {int(batch_id): list(group) for batch_id, group in batches.items()}
         with self.reading() as connection:
@@ -129,7 +132,7 @@ class Store(Index):
         packed = {
             batch_id: rows.packed(group, workdir, known.get(batch_id)) for batch_id, group in given.items()
         }
-        with self.writing() as (connection, _):
+        with self.writing() as (connection, db):
             if _known(connection, given) != known:  # another process made one of the batches meanwhile
                 known = _known(connection, given)
                 packed = {
@@ -153,6 +156,8 @@ class Store(Index):
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
+            if also is not None:
+                also(db)
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
@@ -496,7 +501,7 @@ class Store(Index):
     def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
         """Take a batch out of the index; its attempts must have ended."""
         with self.writing() as (connection, _):
-            for table in (attempt, job, batch):
+            for table in (payload, result, name, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(

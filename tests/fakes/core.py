@@ -319,7 +319,11 @@ class Runner:
                     task.setdefault("verdict", "TIMEOUT")
                 if not task.get("verdict") or not task["pid"]:
                     continue
-                gentle = self.dialect.GENTLE and task["verdict"] not in ("OUT_OF_MEMORY", "NODE_FAIL", "REQUEUE")
+                gentle = self.dialect.GENTLE and task["verdict"] not in (
+                    "OUT_OF_MEMORY",
+                    "NODE_FAIL",
+                    "REQUEUE",
+                )
                 if "due" not in task:
                     task["due"] = now + (known["settings"]["kill_wait"] if gentle else 0)
                     if gentle:
@@ -333,7 +337,9 @@ class Runner:
         if settings["paused"]:
             return
         now = time.time()
-        running = sum(t["state"] == "running" for job in known["jobs"].values() for t in job["tasks"].values())
+        running = sum(
+            t["state"] == "running" for job in known["jobs"].values() for t in job["tasks"].values()
+        )
         for number, job in known["jobs"].items():
             if not job["waiting"] or self.dialect.holds(known, job, now):
                 continue

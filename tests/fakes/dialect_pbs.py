@@ -59,7 +59,11 @@ def qsub(fake, argv):
     text = "" if direct else _text(rest)
     given = _options(core.directives(text, "#PBS"))[0]
     lists = {"l", "W"}
-    options = {**given, **options, **{key: given[key] + options[key] for key in lists & set(given) & set(options)}}
+    options = {
+        **given,
+        **options,
+        **{key: given[key] + options[key] for key in lists & set(given) & set(options)},
+    }
     name = options.get("N", os.path.basename(rest[0]) if rest and not direct and rest != ["-"] else "STDIN")
     if not NAME.match(name) or not name:
         raise _illegal("N")
@@ -321,7 +325,9 @@ def note_end(known, job, index, task):
         task.update(status=task["code"] if not task["signal"] else 271, substate=91)
         task["words"] = f"terminated by {task.get('by', job['user'])}@{HOST}"
     elif verdict:
-        task.update(status=256 + task["signal"] if task["signal"] else task["code"], substate=93, words="failed")
+        task.update(
+            status=256 + task["signal"] if task["signal"] else task["code"], substate=93, words="failed"
+        )
     else:
         task.update(status=died, substate=93 if died else 92, words="failed" if died else "finished")
     for kind, letter in (("stdout", "o"), ("stderr", "e")):
@@ -344,7 +350,9 @@ def qstat(fake, argv):
     try:
         found, ids = getopt.gnu_getopt(argv, "fF:txBHJTu:wsn1E")
     except getopt.GetoptError as error:
-        raise Refused(f"qstat: invalid option -- '{error.opt}'\nusage: \nqstat [-f] [-J] [-p] [-t] [-x]", 2) from None
+        raise Refused(
+            f"qstat: invalid option -- '{error.opt}'\nusage: \nqstat [-f] [-J] [-p] [-t] [-x]", 2
+        ) from None
     options = dict(found)
     with fake.state(change=False) as known:
         if "-B" in options:
@@ -356,7 +364,11 @@ def qstat(fake, argv):
     if "-f" in options and "-F" in options:
         return code, _document(entries), err
     if "-f" in options:
-        return code, "".join(_as_text(name, entry, wide="-w" in options) for name, entry in entries.items()), err
+        return (
+            code,
+            "".join(_as_text(name, entry, wide="-w" in options) for name, entry in entries.items()),
+            err,
+        )
     return code, _as_table(entries), err
 
 
@@ -382,7 +394,12 @@ def _find(known, ids, options):
         job, index = known["jobs"].get(match[1]), match[2]
         full = f"{text.partition('.')[0]}.{HOST}"
         every = _entries(known, job, tasks=True) if job else {}
-        if not job or full not in every or not core.remembered(known, job) or (not history and not core.is_live(job)):
+        if (
+            not job
+            or full not in every
+            or not core.remembered(known, job)
+            or (not history and not core.is_live(job))
+        ):
             errors.append(f"Unknown Job Id {full}")
             code = 153
         elif not old and not core.is_live(job):
@@ -473,7 +490,11 @@ def _array_entries(job, entry, began, dropped, live, tasks):
     for index in sorted(every, key=int):
         task = every[index]
         name = f"{number}[{index}].{HOST}"
-        gone = {"job_state": "X" if live else "F", "substate": 70 if live else 91, "comment": "Subjob finished"}
+        gone = {
+            "job_state": "X" if live else "F",
+            "substate": 70 if live else 91,
+            "comment": "Subjob finished",
+        }
         if task == "waiting":
             entries[name] = {**entry, **lent, "job_state": "Q", "substate": 10}
         elif task == "dropped":
@@ -519,7 +540,11 @@ def _task_entry(job, index, task):
     if running and "verdict" in task and "due" in task:
         entry |= {"job_state": "E", "substate": 51}
     if not running:
-        entry |= {"Exit_status": task["status"], "Stageout_status": 1, "history_timestamp": int(task["ended"])}
+        entry |= {
+            "Exit_status": task["status"],
+            "Stageout_status": 1,
+            "history_timestamp": int(task["ended"]),
+        }
     elif task["restarts"]:
         entry["Exit_status"] = -11
     return entry
@@ -528,7 +553,9 @@ def _task_entry(job, index, task):
 def _document(entries):
     whole = {"timestamp": int(time.time()), "pbs_version": VERSION, "pbs_server": HOST}
     if entries:
-        whole["Jobs"] = {name: {**entry, "Job_Name": _raw(entry["Job_Name"])} for name, entry in entries.items()}
+        whole["Jobs"] = {
+            name: {**entry, "Job_Name": _raw(entry["Job_Name"])} for name, entry in entries.items()
+        }
     text = json.dumps(whole, indent=4, separators=(",", ":"), ensure_ascii=False)
     return re.sub(r'"\x01([^"]*)"', r"\1", text.replace("\\u0001", "\x01")) + "\n"
 
@@ -615,7 +642,9 @@ def qselect(fake, argv):
                 wanted = {"-N": job["name"], "-u": job["user"], "-q": job["queue"], "-A": job["account"]}
                 if any(options.get(key, value) != value for key, value in wanted.items()):
                     continue
-                if entry["job_state"] in options.get("-s", entry["job_state"]) and ("-J" not in options or job["array"]):
+                if entry["job_state"] in options.get("-s", entry["job_state"]) and (
+                    "-J" not in options or job["array"]
+                ):
                     names.append(name)
     return 0, "".join(f"{name}\n" for name in names)
 
@@ -625,7 +654,9 @@ def qdel(fake, argv):
     found, ids = getopt.getopt(argv, "W:x")
     purge = ("-x", "") in found
     if not ids:
-        raise Refused("usage:\n\tqdel [-W force|suppress_email=X] [-x] job_identifier...\n\tqdel --version", 2)
+        raise Refused(
+            "usage:\n\tqdel [-W force|suppress_email=X] [-x] job_identifier...\n\tqdel --version", 2
+        )
     errors, code = [], 0
     with fake.state() as known:
         for text in ids:
@@ -648,7 +679,11 @@ def _delete(known, text, *, purge):
         if purge:
             del known["jobs"][match[1]]
             return "", 0
-        return (f"Job has finished {full}", 35) if known["settings"]["accounting"] else (f"Unknown Job Id {text}", 153)
+        return (
+            (f"Job has finished {full}", 35)
+            if known["settings"]["accounting"]
+            else (f"Unknown Job Id {text}", 153)
+        )
     if not asked:
         job["deleted"] = True
         core.cancel(known, job)

@@ -87,7 +87,7 @@ def qsub(fake, argv):
     core.start_runner(fake)
     if "terse" in options:
         return 0, f"{job['id']}{'.' + shape if shape else ''}\n"
-    what = f'Your job-array {job["id"]}.{shape}' if shape else f"Your job {job['id']}"
+    what = f"Your job-array {job['id']}.{shape}" if shape else f"Your job {job['id']}"
     return 0, f'{what} ("{name}") has been submitted\n'
 
 
@@ -101,7 +101,9 @@ def _options(argv):
         if len(words) < OPTIONS[name]:
             raise Refused(f"qsub: ERROR! -{name} option must have argument", 2)
         value = " ".join(words)
-        options[name] = f"{options[name]},{value}" if name in ("l", "hold_jid", "v") and name in options else value
+        options[name] = (
+            f"{options[name]},{value}" if name in ("l", "hold_jid", "v") and name in options else value
+        )
         at += 1 + OPTIONS[name]
     return options, argv[at:]
 
@@ -170,7 +172,9 @@ def _fields(known, options):
         elif kind == "memory" and not value.rstrip("kKmMgG").replace(".", "", 1).isdigit():
             raise _denied(f'attribute "{name}" is not a memory value')
         elif name == "gpu" and int(value) > GPUS:
-            never = f'(-l gpu={value}) cannot run at host "{HOST}" because it offers only hc:gpu={GPUS}.000000'
+            never = (
+                f'(-l gpu={value}) cannot run at host "{HOST}" because it offers only hc:gpu={GPUS}.000000'
+            )
     if "pe" in options:
         kind, _, count = options["pe"].partition(" ")
         if kind not in ENVIRONMENTS:
@@ -274,13 +278,13 @@ def note_end(known, job, index, task):
     elif verdict:
         task.update(failed="100 : assumedly after job", status=137)
     elif task["code"] == 253 and not os.path.exists(task["stdout"]):
-        where = f"can't open output file \"{task['stdout']}\": No such file or directory"
+        where = f'can\'t open output file "{task["stdout"]}": No such file or directory'
         task.update(state="error", error=f"{stamp} [0:1]: error: {where}")
     elif task["code"] == 252 and not os.path.isdir(job["cwd"]):
         where = f"can't chdir to {job['cwd']}: No such file or directory"
         task.update(state="error", error=f"{stamp} [0:1]: error: {where}")
     elif task["code"] == 127 and not os.path.exists(job["shell"]):
-        task.update(state="error", error=f"{stamp} [0:1]: unable to find shell \"{job['shell']}\"")
+        task.update(state="error", error=f'{stamp} [0:1]: unable to find shell "{job["shell"]}"')
     elif task["code"] == 99:
         return "again"
     elif task["code"] == 100:
@@ -298,7 +302,19 @@ def note_end(known, job, index, task):
 def qstat(fake, argv):
     """List jobs, or tell all about one."""
     options, at = {}, 0
-    takes = {"-u": 1, "-g": 1, "-s": 1, "-j": 1, "-q": 1, "-xml": 0, "-f": 0, "-r": 0, "-ext": 0, "-ne": 0, "-help": 0}
+    takes = {
+        "-u": 1,
+        "-g": 1,
+        "-s": 1,
+        "-j": 1,
+        "-q": 1,
+        "-xml": 0,
+        "-f": 0,
+        "-r": 0,
+        "-ext": 0,
+        "-ne": 0,
+        "-help": 0,
+    }
     while at < len(argv):
         if argv[at] not in takes:
             raise Refused(f'error: ERROR! invalid option argument "{argv[at]}"', 1)
@@ -330,7 +346,9 @@ def _rows(known, options):
                 running.append({**base, "state": state, "when": task["started"], "tasks": index, "is": "running",
                                 "queue": f"{job['queue']}@{HOST}"})  # fmt: skip
             elif task["state"] == "error":
-                pending.append({**base, "state": "Eqw", "when": job["submitted"], "tasks": index, "is": "pending"})
+                pending.append(
+                    {**base, "state": "Eqw", "when": job["submitted"], "tasks": index, "is": "pending"}
+                )
         if job["waiting"]:
             held = "h" if core.is_held(known, job, now) in ("hold", "after") else ""
             state = "Rq" if job.get("again") and not held else f"{held}qw"
@@ -363,7 +381,11 @@ def _spans(job):
             spans.append([index, index])
     parts = []
     for low, high in spans:
-        parts += [str(low)] if low == high else ([f"{low},{high}"] if high - low == step else [f"{low}-{high}:{step}"])
+        parts += (
+            [str(low)]
+            if low == high
+            else ([f"{low},{high}"] if high - low == step else [f"{low}-{high}:{step}"])
+        )
     return ",".join(parts)
 
 
@@ -474,7 +496,9 @@ def _text_record(known, job):
         if task["state"] == "error"
     ]
     why = core.is_held(known, job, time.time())
-    words = {"hold": "Job is in hold state", "after": "job dropped because of job dependencies"}.get(why, job["never"])
+    words = {"hold": "Job is in hold state", "after": "job dropped because of job dependencies"}.get(
+        why, job["never"]
+    )
     if words:
         record.append(f"{'scheduling info:':<28}{words}")
     return "\n".join(record) + "\n"
@@ -533,7 +557,9 @@ def _task_list(text):
 
 def _delete(known, job, indices, user):
     """Return the lines about one job, and whether something was not there."""
-    already = [index for index, task in job["tasks"].items() if task["state"] == "running" and task.get("verdict")]
+    already = [
+        index for index, task in job["tasks"].items() if task["state"] == "running" and task.get("verdict")
+    ]
     waiting, running = core.cancel(known, job, indices)
     running = [index for index in running if index not in already]
     number, words = job["id"], []

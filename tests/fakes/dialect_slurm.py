@@ -62,7 +62,9 @@ def nobody_answers(command, argv):
         refused.aloud = True
         raise refused
     if command != "sacct":
-        raise Refused(f"slurm_load_jobs error: {NOBODY}" if command != "sinfo" else f"slurm_load_partitions: {NOBODY}")
+        raise Refused(
+            f"slurm_load_jobs error: {NOBODY}" if command != "sinfo" else f"slurm_load_partitions: {NOBODY}"
+        )
 
 
 # --- sbatch ---------------------------------------------------------------------------------------------------
@@ -107,7 +109,11 @@ def _options(argv):
         found, rest = getopt.getopt(argv, SHORT, LONG)
     except getopt.GetoptError as error:
         if error.msg.endswith("not recognized"):
-            words = f"sbatch: unrecognized option '--{error.opt}'" if len(error.opt) > 1 else f"sbatch: invalid option -- '{error.opt}'"
+            words = (
+                f"sbatch: unrecognized option '--{error.opt}'"
+                if len(error.opt) > 1
+                else f"sbatch: invalid option -- '{error.opt}'"
+            )
         else:
             words = f"sbatch: option '--{error.opt}' requires an argument"
         raise Refused(f'{words}\nTry "sbatch --help" for more information', 255) from None
@@ -155,7 +161,13 @@ def _fields(options):
     for name in ("job-name", "comment", "array"):
         if len(options.get(name, "")) > (4096 if name == "array" else 1024):
             raise _refusal("Pathname of a file, directory or other parameter too long")
-    fields = {"partition": options.get("partition", "main"), "cpus": 1, "nodes": 1, "memory": 256, "walltime": 0}
+    fields = {
+        "partition": options.get("partition", "main"),
+        "cpus": 1,
+        "nodes": 1,
+        "memory": 256,
+        "walltime": 0,
+    }
     if "time" in options and options["time"] not in ("UNLIMITED", "INFINITE"):
         try:
             # Minutes when there is one number, or two after a day; the real one rounds up to a minute.
@@ -213,7 +225,9 @@ def _begin(text):
             return time.mktime(time.strptime(text, form))
         except ValueError:
             continue
-    raise Refused(f"Invalid time specification (pos=0): {text}\nsbatch: error: Invalid --begin specification", 255)
+    raise Refused(
+        f"Invalid time specification (pos=0): {text}\nsbatch: error: Invalid --begin specification", 255
+    )
 
 
 def _dependency(text):
@@ -223,7 +237,9 @@ def _dependency(text):
         if kind == "singleton":
             continue
         ids = [number.partition("_")[0].partition("+")[0] for number in numbers.split(":")]
-        if kind not in ("after", "afterany", "afterok", "afternotok", "aftercorr") or not all(map(str.isdigit, ids)):
+        if kind not in ("after", "afterany", "afterok", "afternotok", "aftercorr") or not all(
+            map(str.isdigit, ids)
+        ):
             raise _refusal("Job dependency problem")
         after.append([kind, [int(number) for number in ids]])
     return after
@@ -402,7 +418,9 @@ def squeue(fake, argv):
         raise Refused(
             f"squeue: unrecognized option '--{error.opt}'\nTry \"squeue --help\" for more information"
         ) from None
-    options = {name[2:] if name.startswith("--") else QUEUE_LETTERS.get(name[1:], name[1:]): v for name, v in found}
+    options = {
+        name[2:] if name.startswith("--") else QUEUE_LETTERS.get(name[1:], name[1:]): v for name, v in found
+    }
     with fake.state(change=False) as known:
         wanted = _wanted_ids(known, options.get("jobs"))
         rows = [
@@ -429,7 +447,11 @@ def _wanted_ids(known, text):
             raise Refused(f"squeue: error: Invalid job id: {part}")
         wanted.append((number, index))
     names = {number for number, _ in wanted}
-    gone = [number for number in names if number not in known["jobs"] or not core.remembered(known, known["jobs"][number])]
+    gone = [
+        number
+        for number in names
+        if number not in known["jobs"] or not core.remembered(known, known["jobs"][number])
+    ]
     if len(wanted) == 1 and gone and not any(_by_raw(known, number) for number in gone):
         raise Refused("slurm_load_jobs error: Invalid job id specified")
     return wanted
@@ -478,7 +500,9 @@ def _rows(known, job, *, one_each):
             cut = 64 if os.environ.get("SLURM_BITSTR_LEN") != "0" else None
             name = f"{job['id']}_[{text}]"
             # A long list is cut with no sign of it.
-            rows.append({**pending, "i": name if cut is None or len(text) < cut else name[: cut + 2], "K": text})
+            rows.append(
+                {**pending, "i": name if cut is None or len(text) < cut else name[: cut + 2], "K": text}
+            )
     for index, task in job["tasks"].items():
         running = task["state"] == "running"
         # SIGTERM is sent, but it lives on.
@@ -495,7 +519,12 @@ def _rows(known, job, *, one_each):
 def _reason(known, job, now):
     why = core.is_held(known, job, now)
     if why:
-        return {"hold": "JobHeldUser", "begin": "BeginTime", "after": "Dependency", "never": "DependencyNeverSatisfied"}[why]
+        return {
+            "hold": "JobHeldUser",
+            "begin": "BeginTime",
+            "after": "Dependency",
+            "never": "DependencyNeverSatisfied",
+        }[why]
     if _never(job):
         return _never(job)
     running = sum(task["state"] == "running" for task in job["tasks"].values())
@@ -509,7 +538,9 @@ def _chosen(row, options, wanted):
     if states is None:
         if row["T"] not in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING"):
             return False
-    elif states.lower() != "all" and not {row["T"], row["t"]} & {state.upper() for state in states.split(",")}:
+    elif states.lower() != "all" and not {row["T"], row["t"]} & {
+        state.upper() for state in states.split(",")
+    }:
         return False
     if "me" in options and row["u"] != core.user_name():
         return False
@@ -558,7 +589,19 @@ def _clock(length):
 
 def scancel(fake, argv):
     """Cancel; who has ended, or was never there, is no error."""
-    long = ["batch", "full", "hurry", "me", "name=", "partition=", "quiet", "signal=", "state=", "user=", "verbose"]
+    long = [
+        "batch",
+        "full",
+        "hurry",
+        "me",
+        "name=",
+        "partition=",
+        "quiet",
+        "signal=",
+        "state=",
+        "user=",
+        "verbose",
+    ]
     found, rest = getopt.gnu_getopt(argv, "bfHn:p:Qs:t:u:v", long)
     options = dict(found)
     name = options.get("--name", options.get("-n"))
@@ -618,7 +661,13 @@ def scontrol(fake, argv):
             }  # fmt: skip
             lines = [f"{name:<23} = {value}" for name, value in settings.items()]
             return 0, "\n".join(
-                [f"Configuration data as of {_stamp(time.time())}", *lines, "", f"Slurmctld(primary) at {NODE} is UP", ""]
+                [
+                    f"Configuration data as of {_stamp(time.time())}",
+                    *lines,
+                    "",
+                    f"Slurmctld(primary) at {NODE} is UP",
+                    "",
+                ]
             )
         if words[:2] == ["show", "job"] and len(words) > 2:
             return 0, _show_job(known, words[2], one_line=bool({"-o", "--oneliner"} & set(flags)))
@@ -641,7 +690,9 @@ def _show_job(known, text, *, one_line):
     records = []
     for row in rows:
         task = job["tasks"].get(row["K"] if job["array"] else "", {})
-        ids = f"JobId={row['A']} " + (f"ArrayJobId={row['F']} ArrayTaskId={row['K']} " if job["array"] else "")
+        ids = f"JobId={row['A']} " + (
+            f"ArrayJobId={row['F']} ArrayTaskId={row['K']} " if job["array"] else ""
+        )
         lines = [
             f"{ids}JobName={job['name']}",
             f"UserId={job['user']}({os.getuid()}) GroupId={job['user']}({os.getgid()}) MCS_label=N/A",
@@ -675,7 +726,9 @@ def sacct(fake, argv):
         raise Refused(f"sacct: unrecognized option '--{error.opt}'") from None
     letters = {"j": "jobs", "n": "noheader", "o": "format", "P": "parsable2", "X": "allocations", "u": "user",
                "s": "state", "S": "starttime", "E": "endtime"}  # fmt: skip
-    options = {name[2:] if name.startswith("--") else letters.get(name[1:], name[1:]): value for name, value in found}
+    options = {
+        name[2:] if name.startswith("--") else letters.get(name[1:], name[1:]): value for name, value in found
+    }
     with fake.state(change=False) as known:
         if not known["settings"]["accounting"]:
             raise Refused("Slurm accounting storage is disabled")
@@ -683,7 +736,9 @@ def sacct(fake, argv):
     names = options["name"].split(",") if "name" in options else None
     asked = options.get("jobs")
     ids = asked.split(",") if asked else None
-    fields = options.get("format", "jobid,jobname,partition,account,alloccpus,state,exitcode").lower().split(",")
+    fields = (
+        options.get("format", "jobid,jobname,partition,account,alloccpus,state,exitcode").lower().split(",")
+    )
     fields = [field.partition("%")[0] for field in fields]
     lines = [] if "noheader" in options else ["|".join(HEADS.get(field, field) for field in fields)]
     for row in rows:
@@ -739,12 +794,22 @@ def _account(job, only_jobs):
 
 def sinfo(fake, argv):
     """List the partitions."""
-    found, _ = getopt.getopt(argv, "hNp:n:o:", ["noheader", "Node", "partition=", "nodes=", "format=", "version"])
+    found, _ = getopt.getopt(
+        argv, "hNp:n:o:", ["noheader", "Node", "partition=", "nodes=", "format=", "version"]
+    )
     options = dict(found)
     if "--version" in options:
         return 0, "slurm-wlm 22.05.8\n"
     form = options.get("--format", options.get("-o", "%9P %.5a %.10l %.6D %.6t %N"))
-    heads = {"P": "PARTITION", "a": "AVAIL", "l": "TIMELIMIT", "D": "NODES", "t": "STATE", "T": "STATE", "N": "NODELIST"}
+    heads = {
+        "P": "PARTITION",
+        "a": "AVAIL",
+        "l": "TIMELIMIT",
+        "D": "NODES",
+        "t": "STATE",
+        "T": "STATE",
+        "N": "NODELIST",
+    }
     lines = [] if {"-h", "--noheader"} & set(options) else [_format(form, heads)]
     wanted = options.get("--partition", options.get("-p"))
     for name, limit in PARTITIONS.items():
@@ -754,6 +819,3 @@ def sinfo(fake, argv):
                "N": NODE, "R": name}  # fmt: skip
         lines.append(_format(form, row))
     return 0, "".join(line + "\n" for line in lines)
-
-
-

@@ -41,6 +41,7 @@ FLOORS = {
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
     "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
+    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -246,13 +247,16 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
+FUNCTIONS = {"persist", "persist_map", "readmgr"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name
     for name, one in vars(importlib.import_module("paraschut.errors")).items()
     if isinstance(one, type) and issubclass(one, ParaschutError)
 }
-PUBLIC = PREPARING | SUBMITTING | WATCHING | CHANGING | INSIDE | EXECUTORS | ERRORS | {"__version__"}
+PUBLIC = (
+    PREPARING | SUBMITTING | WATCHING | CHANGING | INSIDE | FUNCTIONS | EXECUTORS | ERRORS | {"__version__"}
+)
 DOCUMENTED = sorted(PUBLIC - ERRORS - {"ClusterID", "__version__"})
 
 

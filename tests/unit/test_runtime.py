@@ -369,9 +369,15 @@ def test_a_job_brings_an_index_of_an_older_version_to_this_one(in_job, index, py
     with closing(sqlite3.connect(index)) as connection:
         connection.executescript(
             "PRAGMA user_version=1; CREATE TABLE old AS SELECT * FROM batch; DROP TABLE batch;"
+            "CREATE TABLE handed AS SELECT * FROM submission; DROP TABLE submission;"
+            "DROP TABLE snapshot; DROP TABLE payload; DROP TABLE result; DROP TABLE name;"
         )
         columns = "BatchID, name, data_type, created, executor, environment, workdir"
         connection.executescript(f"CREATE TABLE batch AS SELECT {columns} FROM old; DROP TABLE old;")
+        columns = "token, executor, host, pid, boot_id, start_ticks, claimed, recorded, cluster_id, settled, seen, environment"
+        connection.executescript(
+            f"CREATE TABLE submission AS SELECT {columns} FROM handed; DROP TABLE handed;"
+        )
     python("import paraschut as psu; psu.set_complete(Submit=True)")
     assert states(index)[BATCH, 0] == "complete"
     assert os.path.exists(migrate.copy_path(index, 1))
