@@ -15,7 +15,7 @@ from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, Submission, Task, executor_of, kept_defaults
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name, identity
 from paraschut.store.runtime import cluster_id
@@ -25,9 +25,9 @@ from paraschut.store.store import Claim, Claimed, NewSubmission, Ready, Store
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
-    """What a pass did; its text is one line.
+    """What a pass did; its text is one line, which a notebook shows once.
 
     Attributes
     ----------
@@ -35,10 +35,18 @@ class Submitted:
         The indices of the jobs that were submitted, by batch.
     left : list[str]
         What was left and why, a sentence each.
+    printed : bool
+        Whether the line was printed, so that a notebook need not show it again.
     """
 
     jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    printed: bool = field(default=False, repr=False, compare=False)
+
+    def _ipython_display_(self) -> None:
+        if not self.printed:
+            print(self)  # noqa: T201 - what a notebook shows
+        self.printed = False
 
     @property
     def count(self) -> int:
@@ -194,8 +202,12 @@ def _pass(
         notes = folding.fold(store, config, force=ForceSubmit)
         done = _submit(store, config, request, Executor)
     done.left.extend(notes)
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
+    return _told(done) if Verbose else done
+
+
+def _told(done: Submitted) -> Submitted:
+    print(done)  # noqa: T201 - the line that the call promises
+    done.printed = True
     return done
 
 
@@ -330,6 +342,7 @@ def _hand_over(
         )
         tasks = tuple(_task(paths, executor, new.token, one) for one in claim.jobs)
         folder = paths.submission(new.token)
+        make_folder(paths.submissions)
         submission = Submission(new.token, store.index, folder, environment, tasks)
         try:
             known_as = executor.submit(submission)
@@ -424,6 +437,4 @@ def submit_one_job(
         new = _new_submission(config, executor, _Kind(which, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         _hand_over(store, config, executor, new, claim, done)
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
-    return done
+    return _told(done) if Verbose else done
