@@ -1,4 +1,4 @@
-"""Where every file lives; opens nothing.
+"""Where every file lives, and how folders are made; opens nothing.
 
 Everything of an index lies in the folder of its file, so that both can be moved together::
 
@@ -17,6 +17,21 @@ import os
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return a path as it is meant where we are; ``~`` is the home folder."""
     return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def make_folder(path: str) -> None:
+    """Make a folder that only its owner can enter, and those above it that are not there.
+
+    ``os.makedirs`` gives those above the mode that the umask leaves.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        make_folder(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 class Paths:

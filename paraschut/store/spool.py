@@ -20,8 +20,13 @@ from typing import Any, NamedTuple
 
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
+<<<<<<< HEAD
 from paraschut.paths import Paths
 from paraschut.store import calls, runtime
+=======
+from paraschut.paths import Paths, make_folder
+from paraschut.store import runtime
+>>>>>>> faults
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
 
@@ -46,7 +51,7 @@ def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
     """
     beside = os.path.join(paths.events, f".{os.getpid()}.{time.time_ns()}")
     try:
-        os.makedirs(paths.events, mode=0o700, exist_ok=True)
+        make_folder(paths.events)
         with open(beside, "w", encoding="utf-8") as file:
             json.dump(what, file)
             file.flush()

@@ -316,7 +316,7 @@ def test_every_argument_is_documented_or_said_to_be_that_of_another(name):
     section = re.split(r"\n\n\w+\n-+\n", section)[0]
     told = {
         one.strip(" *")
-        for line in re.findall(r"(?m)^(\w[\w, *]*)(?: : .*)?$", section)
+        for line in re.findall(r"(?m)^(\*{0,2}\w[\w, *]*)(?: : .*)?$", section)
         for one in line.split(",")
     }
     elsewhere = re.search(r"\b[Aa]s (for )?``\w+``|are those of ``\w+``|as ``\w+`` does", doc)

@@ -364,3 +364,18 @@ def test_remove_by_state_takes_batches_that_are_all_in_it(done, batch, make_jobs
     assert done("remove", "--state", "collected", "--yes") == "Removed 1 batch.\n"
     assert set(paraschut.get_queue(Verbose=False)) == {BATCH}
     assert "nothing to remove" in done("remove", "--state", "collected")
+
+
+def test_what_changes_jobs_says_what_it_did_as_data_too(call, done, batch):
+    """For scripts; also when there was nothing to do, and only after somebody agreed."""
+
+    def told(*words):
+        return json.loads(done(*words, "--json"))
+
+    assert told("cancel", "last:1-2", "--yes") == {"count": 2, "state": "held", "jobs": {str(BATCH): [1, 2]}}
+    assert told("cancel", "last:1-2", "--yes") == {"count": 0, "state": "held", "jobs": {}}
+    assert told("reset", "last:2", "--yes") == {"count": 1, "state": "init", "jobs": {str(BATCH): [2]}}
+    assert told("boost", "last", "-1.5") == {"count": 4, "by": -1.5, "batches": [BATCH]}
+    assert call("remove", "last", "--json").out == ""
+    assert told("remove", "last", "--yes") == {"count": 1, "batches": [BATCH]}
+    assert told("remove", "--state", "collected", "--yes") == {"count": 0, "batches": []}

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from stories import BATCH, jobs_of
 from verbs import ask
 
@@ -151,3 +152,18 @@ def test_each_batch_goes_on_with_its_own_limit(index):
 def test_a_limit_that_is_no_number_of_jobs_is_said(batch, limit):
     with pytest.raises(JobError, match=r"MaxJobs is .*; it must be a number of jobs of 0 or more"):
         psu.submit_jobs("file", MaxJobs=limit)
+
+
+# --- what a pass returns
+
+
+def test_a_notebook_shows_what_a_pass_did_once(batch, capsys):
+    # Was: the printed line, and behind it the same once more as the value of the cell.
+    done = psu.submit_jobs("file")
+    assert DisplayFormatter().format(done) == ({}, {})
+    assert capsys.readouterr().out == "submitted 1 job of 1 batch\n"
+    DisplayFormatter().format(done)
+    assert capsys.readouterr().out == "submitted 1 job of 1 batch\n"
+    quiet = psu.submit_jobs(Verbose=False)
+    DisplayFormatter().format(quiet)
+    assert capsys.readouterr().out == "nothing to submit\n"
