@@ -11,13 +11,8 @@ from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-<<<<<<< HEAD
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
 from paraschut.handover import Handed, hand_over, new_submission
-=======
-from paraschut.executors.base import JobExecutor, Submission, Task, executor_of, kept_defaults
-from paraschut.paths import Paths, make_folder
->>>>>>> faults
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
 from paraschut.store.store import Ready, Store
@@ -36,27 +31,21 @@ class Submitted:
         The indices of the jobs that were submitted, by batch.
     left : list[str]
         What was left and why, a sentence each.
-<<<<<<< HEAD
     notes : list[str]
         What else there is to know, such as resources that the scheduler does not have.
-=======
     printed : bool
         Whether the line was printed, so that a notebook need not show it again.
->>>>>>> faults
     """
 
     jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
-<<<<<<< HEAD
     notes: list[str] = field(default_factory=list)
-=======
     printed: bool = field(default=False, repr=False, compare=False)
 
     def _ipython_display_(self) -> None:
         if not self.printed:
             print(self)  # noqa: T201 - what a notebook shows
         self.printed = False
->>>>>>> faults
 
     @property
     def count(self) -> int:
@@ -340,98 +329,6 @@ def _keep_agent(store: Store, config: Config) -> None:
         executor_of("local", config).submit(folding.bare(store, ""))
 
 
-<<<<<<< HEAD
-=======
-def _new_submission(config: Config, executor: JobExecutor, kind: _Kind, *, whole: bool) -> NewSubmission:
-    mine = handed_on(os.environ, config.environment)
-    if config.source is not None:
-        mine["PARASCHUT_CONFIG"] = str(config.source)
-    if config.trusted_users:
-        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
-    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
-    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
-    return NewSubmission(
-        token=os.urandom(8).hex(),
-        executor=executor.name,
-        owner=identity(),
-        environment=mine if kind.environment is None else kind.environment,
-        now=time.time(),
-        whole=whole,
-        defaults=kind.defaults,
-        max_jobs=kind.max_jobs,
-        host=host_name() if executor.index_is_queue else None,
-    )
-
-
-def _hand_over(
-    store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim, done: Submitted
-) -> None:
-    done.left.extend(
-        f"job {batch_id}:{job_index} was left: {why.rstrip('.')}"
-        for batch_id, job_index, why in claim.refused
-    )
-    if not claim.jobs:
-        return
-    paths = Paths(store.index)
-    if executor.index_is_queue:
-        executor.submit(folding.bare(store, new.token))
-    else:
-        if executor.other_hosts:
-            store.keep_journal("delete")
-        environment = (
-            new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
-        )
-        tasks = tuple(_task(paths, executor, new.token, one) for one in claim.jobs)
-        folder = paths.submission(new.token)
-        make_folder(paths.submissions)
-        submission = Submission(new.token, store.index, folder, environment, tasks)
-        try:
-            known_as = executor.submit(submission)
-        except SubmitError as error:
-            store.release(new.token, str(error), time.time())
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        except BaseException:
-            # Interrupted: whether it happened is asked now, as the next pass would.
-            _settle(store, config, executor, new.token)
-            raise
-        if not store.record(new.token, known_as, time.time()):
-            executor.delete(submission, [one.task for one in claim.jobs])
-            return
-    for one in claim.jobs:
-        done.jobs.setdefault(one.batch_id, []).append(one.job_index)
-
-
-def _settle(store: Store, config: Config, executor: JobExecutor, token: str) -> None:
-    from paraschut.store import views
-
-    with store.reading() as connection:
-        mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
-    for one in mine:
-        folding.settle_claim(store, config, executor, one, force=True)
-
-
-def _task(paths: Paths, executor: JobExecutor, token: str, one: Claimed) -> Task:
-    fields = one.fields
-    workdir = fields.get("workdir") or one.workdir or paths.folder
-    key = (one.batch_id, one.job_index, one.n)
-    known_as = str(cluster_id(token, one.task))
-    return Task(
-        number=one.task,
-        batch_id=one.batch_id,
-        job_index=one.job_index,
-        n=one.n,
-        command=command_of(str(fields["script"]), workdir),
-        env={**(fields.get("vars") or {}), **job_variables(paths.index, *key, token, one.task, known_as)},
-        workdir=workdir,
-        stdout=paths.log(*key, "stdout"),
-        stderr=paths.log(*key, "stderr"),
-        resources={**executor.resources, **(fields.get("resources") or {})},
-        options=fields.get("options"),
-    )
-
-
->>>>>>> faults
 def submit_one_job(
     BatchID: int,
     JobIndex: int | Sequence[int],
@@ -478,15 +375,8 @@ def submit_one_job(
         executor = executor_of(which, config, defaults)
         new = replace(new_submission(config, executor, None, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
-<<<<<<< HEAD
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)
         if handed.refused is not None and not done.jobs:
             raise handed.refused
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
-    return done
-=======
-        _hand_over(store, config, executor, new, claim, done)
     return _told(done) if Verbose else done
->>>>>>> faults

@@ -17,7 +17,7 @@ from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors.base import JobExecutor, Submission, Task
 from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, UnreachableError
 from paraschut.executors.run import CLIENT
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
 from paraschut.store import views
 from paraschut.store.runtime import cluster_id
@@ -103,6 +103,7 @@ def hand_over(
         executor.submit(folding.bare(store, new.token))
         done.jobs.extend(claim.jobs)
         return done
+    make_folder(Paths(store.index).submissions)
     if executor.other_hosts:
         store.keep_journal("delete")
     environment = (

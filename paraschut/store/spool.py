@@ -20,13 +20,8 @@ from typing import Any, NamedTuple
 
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
-<<<<<<< HEAD
-from paraschut.paths import Paths
-from paraschut.store import calls, runtime
-=======
 from paraschut.paths import Paths, make_folder
-from paraschut.store import runtime
->>>>>>> faults
+from paraschut.store import calls, runtime
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
 
