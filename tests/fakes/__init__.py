@@ -36,7 +36,7 @@ class FakeCluster:
             wrapper = self.bin / command
             # What runs the wrapper is the caller that a rule kills, so the wrapper must become Python, not start it.
             wrapper.write_text(
-                f"#!/bin/sh\nexec {shlex.join([sys.executable, '-I', '-S', str(HERE / '__main__.py'), str(self.folder), command])} \"$@\"\n"
+                f'#!/bin/sh\nexec {shlex.join([sys.executable, "-I", "-S", str(HERE / "__main__.py"), str(self.folder), command])} "$@"\n'
             )
             wrapper.chmod(0o755)
         with self._fake.state():
