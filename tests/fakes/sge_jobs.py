@@ -79,7 +79,7 @@ def qsub(fake, argv):
             cwd=options.get("wd") or (os.getcwd() if "cwd" in options else fake.home), binary=binary,
             script_file=rest[0] if rest else "STDIN", options=options, **fields,
         )  # fmt: skip
-        job["script"] = core.keep_script(fake, job, f"exec {' '.join(rest)}\n" if binary else text)
+        job["script"] = core.keep_script(fake, job, f"{' '.join(rest)}\n" if binary else text)
         job["environment"] = _environment(fake, job, options)
     runner.start(fake)
     if "terse" in options:

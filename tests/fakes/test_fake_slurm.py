@@ -28,10 +28,10 @@ def test_submitting_says_the_id(fake_slurm, say):
 @pytest.mark.parametrize(
     ("line", "words", "code"),
     [
-        ("-p nosuch", "invalid partition specified: nosuch\nsbatch: error: Batch job submission failed: "
-         "Invalid partition name specified", 1),
-        ("--mem=999G", "Memory specification can not be satisfied\nsbatch: error: Batch job submission failed: "
-         "Requested node configuration is not available", 1),
+        ("-p nosuch", ("invalid partition specified: nosuch\nsbatch: error: Batch job submission failed: "
+         "Invalid partition name specified"), 1),
+        ("--mem=999G", ("Memory specification can not be satisfied\nsbatch: error: Batch job submission failed: "
+         "Requested node configuration is not available"), 1),
         ("--gres=gpu:9", "Batch job submission failed: Requested node configuration is not available", 1),
         ("--gres=nosuch:1", "Invalid generic resource (gres) specification", 1),
         ("--mem=abc", "Invalid --mem specification", 255),
@@ -39,8 +39,8 @@ def test_submitting_says_the_id(fake_slurm, say):
         ("--array=0-200000", "Batch job submission failed: Invalid job array specification", 1),
         ("--array=5-2", "Batch job submission failed: Invalid job array specification", 1),
         ("-d afterok:abc", "Batch job submission failed: Job dependency problem", 1),
-        (f"--comment={'n' * 1500}", "Batch job submission failed: Pathname of a file, directory or other "
-         "parameter too long", 1),
+        (f"--comment={'n' * 1500}", ("Batch job submission failed: Pathname of a file, directory or other "
+         "parameter too long"), 1),
     ],
 )  # fmt: skip
 def test_refusals(say, line, words, code):
@@ -261,6 +261,6 @@ def test_a_rule_makes_a_command_hang_that_has_worked_and_another_fail(fake_slurm
 
 def test_a_job_submits_the_next_one(fake_slurm, say, tmp_path):
     say("sbatch -o /dev/null --wrap 'sbatch -o /dev/null --export=NIL --wrap \"touch done\"'")
-    fake_slurm.until(lambda: (tmp_path / "done").exists())
+    fake_slurm.until((tmp_path / "done").exists)
     fake_slurm.wait()
     assert fake_slurm.calls("sbatch")[1]["environment"]["SLURM_JOB_ID"] == "1"
