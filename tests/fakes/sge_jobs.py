@@ -1,13 +1,13 @@
-"""What Grid Engine 8.1.9 was seen to print, for the calls that an executor makes."""
+"""The fake Grid Engine's qsub and qdel, and how its tasks start and end, as 8.1.9 was seen to do it."""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 import time
-from xml.sax.saxutils import escape
 
 import core
+import runner
 from core import Refused
 
 GENTLE = False  # qdel kills at once
@@ -22,9 +22,6 @@ RESOURCES = {
 }  # fmt: skip
 PORT = 'unable to send message to qmaster using port 6444 on host "fake": got send error'
 REFUSED = "error: commlib error: got select error (Connection refused)"
-SCHEMAS = "http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qstat"
-RULE = "=" * 62
-ZOMBIES = 100
 
 #: Options of qsub and how many words each takes.
 OPTIONS = {
@@ -82,9 +79,9 @@ def qsub(fake, argv):
             cwd=options.get("wd") or (os.getcwd() if "cwd" in options else fake.home), binary=binary,
             script_file=rest[0] if rest else "STDIN", options=options, **fields,
         )  # fmt: skip
-        job["script"] = core.keep_script(fake, job, f"exec {' '.join(rest)}\n" if binary else text)
+        job["script"] = core.keep_script(fake, job, f"{' '.join(rest)}\n" if binary else text)
         job["environment"] = _environment(fake, job, options)
-    core.start_runner(fake)
+    runner.start(fake)
     if "terse" in options:
         return 0, f"{job['id']}{'.' + shape if shape else ''}\n"
     what = f"Your job-array {job['id']}.{shape}" if shape else f"Your job {job['id']}"
@@ -155,9 +152,35 @@ def _array(text, limit):
 
 
 def _fields(known, options):
-    fields = {"walltime": 0, "resources": options.get("l", ""), "slots": 1, "after": [], "begin": 0}
-    never = ""
-    for item in filter(None, fields["resources"].split(",")):
+    """Check the options and return what the scheduler keeps of them."""
+    walltime, too_many = _resources(options.get("l", ""))
+    slots, too_wide = _slots(options)
+    never = too_wide or too_many
+    queue = options.get("q", "all.q").partition("@")[0]
+    if queue not in QUEUES:
+        raise _denied(f'Job was rejected because job requests unknown queue "{queue}"')
+    if "P" in options:
+        raise _denied(f'job rejected: the requested project "{options["P"]}" does not exist')
+    if never and options.get("w") == "e":
+        raise _denied("error: no suitable queues")
+    # Who is unknown, or over, is no reason to wait.
+    needed = [
+        job["id"]
+        for name in filter(None, options.get("hold_jid", "").split(","))
+        for job in known["jobs"].values()
+        if core.is_live(job) and (name == str(job["id"]) or fnmatch.fnmatch(job["name"], name))
+    ]
+    begin = time.mktime(time.strptime(options["a"][:12], "%Y%m%d%H%M")) if "a" in options else 0
+    return {
+        "walltime": walltime, "resources": options.get("l", ""), "slots": slots, "begin": begin, "queue": queue,
+        "never": never, "after": [["afterany", needed]] if needed else [],
+    }  # fmt: skip
+
+
+def _resources(text):
+    """Return the seconds of h_rt, and why no host can give what is asked."""
+    walltime, never = 0, ""
+    for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         kind = RESOURCES.get(name)
         if kind is None:
@@ -167,39 +190,25 @@ def _fields(known, options):
                 length = core.seconds(value)
             except ValueError:
                 raise _denied(f'attribute "{name}" is not a time value') from None
-            if name == "h_rt":
-                fields["walltime"] = length
+            walltime = length if name == "h_rt" else walltime
         elif kind == "memory" and not value.rstrip("kKmMgG").replace(".", "", 1).isdigit():
             raise _denied(f'attribute "{name}" is not a memory value')
         elif name == "gpu" and int(value) > GPUS:
             never = (
                 f'(-l gpu={value}) cannot run at host "{HOST}" because it offers only hc:gpu={GPUS}.000000'
             )
-    if "pe" in options:
-        kind, _, count = options["pe"].partition(" ")
-        if kind not in ENVIRONMENTS:
-            raise _denied(f'job rejected: the requested parallel environment "{kind}" does not exist')
-        fields["slots"] = int(count.partition("-")[0])
-        if fields["slots"] > SLOTS:
-            never = f'cannot run in PE "{kind}" because it only offers 0 slots'
-    queue = options.get("q", "all.q").partition("@")[0]
-    if queue not in QUEUES:
-        raise _denied(f'Job was rejected because job requests unknown queue "{queue}"')
-    if "P" in options:
-        raise _denied(f'job rejected: the requested project "{options["P"]}" does not exist')
-    if never and options.get("w") == "e":
-        raise _denied("error: no suitable queues")
-    needed = []
-    for name in filter(None, options.get("hold_jid", "").split(",")):
-        needed += [
-            job["id"]
-            for job in known["jobs"].values()
-            if core.is_live(job) and (name == str(job["id"]) or fnmatch.fnmatch(job["name"], name))
-        ]
-    fields["after"] = [["afterany", needed]] if needed else []
-    if "a" in options:
-        fields["begin"] = time.mktime(time.strptime(options["a"][:12], "%Y%m%d%H%M"))
-    return {**fields, "queue": queue, "never": never}
+    return walltime, never
+
+
+def _slots(options):
+    """Return the slots of -pe, and why no host has them."""
+    if "pe" not in options:
+        return 1, ""
+    kind, _, count = options["pe"].partition(" ")
+    if kind not in ENVIRONMENTS:
+        raise _denied(f'job rejected: the requested parallel environment "{kind}" does not exist')
+    slots = int(count.partition("-")[0])
+    return slots, f'cannot run in PE "{kind}" because it only offers 0 slots' if slots > SLOTS else ""
 
 
 def _environment(fake, job, options):
@@ -296,215 +305,7 @@ def note_end(known, job, index, task):
     return ""
 
 
-# --- qstat ----------------------------------------------------------------------------------------------------
-
-
-def qstat(fake, argv):
-    """List jobs, or tell all about one."""
-    options, at = {}, 0
-    takes = {
-        "-u": 1,
-        "-g": 1,
-        "-s": 1,
-        "-j": 1,
-        "-q": 1,
-        "-xml": 0,
-        "-f": 0,
-        "-r": 0,
-        "-ext": 0,
-        "-ne": 0,
-        "-help": 0,
-    }
-    while at < len(argv):
-        if argv[at] not in takes:
-            raise Refused(f'error: ERROR! invalid option argument "{argv[at]}"', 1)
-        options[argv[at]] = argv[at + 1] if takes[argv[at]] and at + 1 < len(argv) else ""
-        at += 1 + takes[argv[at]]
-    if "-help" in options:
-        return 0, "SGE 8.1.9\nusage: qstat [options]\n"
-    with fake.state(change=False) as known:
-        if "-j" in options:
-            return _details(known, options["-j"], xml="-xml" in options)
-        rows = list(_rows(known, options))
-    return 0, _as_xml(rows) if "-xml" in options else _as_table(rows)
-
-
-def _rows(known, options):
-    """Return what the two lists of qstat say: a row for each line."""
-    wanted, user = options.get("-s", "prs"), options.get("-u", core.user_name())
-    each = options.get("-g") == "d"
-    now = time.time()
-    running, pending, ended = [], [], []
-    for job in known["jobs"].values():
-        if user != "*" and job["user"] not in user.split(","):
-            continue
-        base = {"number": job["id"], "name": job["name"], "owner": job["user"], "slots": job["slots"]}
-        for index, task in job["tasks"].items():
-            if task["state"] == "running":
-                again = "R" if task["restarts"] else ""
-                state = f"d{again}r" if task.get("verdict") else f"{again}r"
-                running.append({**base, "state": state, "when": task["started"], "tasks": index, "is": "running",
-                                "queue": f"{job['queue']}@{HOST}"})  # fmt: skip
-            elif task["state"] == "error":
-                pending.append(
-                    {**base, "state": "Eqw", "when": job["submitted"], "tasks": index, "is": "pending"}
-                )
-        if job["waiting"]:
-            held = "h" if core.is_held(known, job, now) in ("hold", "after") else ""
-            state = "Rq" if job.get("again") and not held else f"{held}qw"
-            row = {**base, "state": state, "when": job["submitted"], "is": "pending"}
-            if each:
-                pending += [{**row, "tasks": index} for index in job["waiting"]]
-            else:
-                pending.append({**row, "tasks": _spans(job)})
-        elif not core.is_live(job) and core.remembered(known, job):
-            ended.append({**base, "state": "z", "when": job["submitted"], "is": "zombie",
-                          "tasks": job["shape"]})  # fmt: skip
-    if "z" in wanted:
-        yield from ended[-ZOMBIES:]
-    if "r" in wanted or "s" in wanted:
-        yield from running
-    if "p" in wanted:
-        yield from pending
-
-
-def _spans(job):
-    """Return the waiting tasks as ``4-10:1`` or ``1-4999:1,5001-10000:1``; one alone is its number."""
-    if not job["array"]:
-        return ""
-    step = int(job["shape"].rpartition(":")[2])
-    spans = []
-    for index in map(int, job["waiting"]):
-        if spans and index - spans[-1][1] == step:
-            spans[-1][1] = index
-        else:
-            spans.append([index, index])
-    parts = []
-    for low, high in spans:
-        parts += (
-            [str(low)]
-            if low == high
-            else ([f"{low},{high}"] if high - low == step else [f"{low}-{high}:{step}"])
-        )
-    return ",".join(parts)
-
-
-def _as_table(rows):
-    if not rows:
-        return ""
-    head = (
-        "job-ID  prior   name       user         state submit/start at     queue                          slots "
-        "ja-task-ID \n" + "-" * 113 + "\n"
-    )
-    return head + "".join(
-        f"{row['number']:>7} {'0.50000' if row['is'] == 'running' else '0.00000'} {row['name'][:10]:<10} "
-        f"{row['owner'][:12]:<12} {row['state']:<5} {time.strftime('%m/%d/%Y %H:%M:%S', time.localtime(row['when']))} "
-        f"{row.get('queue', '')[:30]:<30} {row['slots']:>5} {row['tasks'] or '        '}\n"
-        for row in rows
-    )
-
-
-def _as_xml(rows):
-    def one(row):
-        start = "JAT_start_time" if row["is"] == "running" else "JB_submission_time"
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(row["when"]))
-        lines = [
-            f'    <job_list state="{row["is"]}">',
-            f"      <JB_job_number>{row['number']}</JB_job_number>",
-            f"      <JAT_prio>{'0.50000' if row['is'] == 'running' else '0.00000'}</JAT_prio>",
-            f"      <JB_name>{escape(row['name'])}</JB_name>",
-            f"      <JB_owner>{row['owner']}</JB_owner>",
-            f"      <state>{row['state']}</state>",
-            f"      <{start}>{stamp}</{start}>",
-            f"      <queue_name>{row.get('queue', '')}</queue_name>",
-            f"      <slots>{row['slots']}</slots>",
-            *([f"      <tasks>{row['tasks']}</tasks>"] if row["tasks"] else []),
-            "    </job_list>",
-        ]
-        return "\n".join(lines) + "\n"
-
-    return (
-        f"<?xml version='1.0'?>\n<job_info  xmlns:xsd=\"{SCHEMAS}/qstat.xsd\">\n  <queue_info>\n"
-        + "".join(one(row) for row in rows if row["is"] == "running")
-        + "  </queue_info>\n  <job_info>\n"
-        + "".join(one(row) for row in rows if row["is"] != "running")
-        + "  </job_info>\n</job_info>\n"
-    )
-
-
-def _details(known, text, *, xml):
-    found, unknown = [], []
-    for name in text.split(","):
-        matching = [
-            job
-            for job in known["jobs"].values()
-            if core.is_live(job) and (str(job["id"]) == name or fnmatch.fnmatch(job["name"], name))
-        ]
-        found += matching
-        unknown += [] if matching else [name]
-    if xml:
-        if not found:
-            names = "".join(f"    <ST_name>{escape(name)}</ST_name>\n" for name in unknown)
-            return 0, f"<?xml version='1.0'?>\n<unknown_jobs >\n{names}</unknown_jobs>\n"
-        elements = "".join(_xml_element(job) for job in found)
-        return 0, (
-            f"<?xml version='1.0'?>\n<detailed_job_info  xmlns:xsd=\"{SCHEMAS}/detailed_job_info.xsd\">\n"
-            f"  <djob_info>\n{elements}  </djob_info>\n  <messages>\n    <element>\n    </element>\n  </messages>\n"
-            "</detailed_job_info>\n"
-        )
-    out = "".join(_text_record(known, job) for job in found)
-    if unknown:
-        return 1, out, "Following jobs do not exist: \n" + "".join(f"{name}\n" for name in unknown)
-    return 0, out
-
-
-def _xml_element(job):
-    pairs = [pair.partition("=") for pair in (job["context"] or "").split(",") if pair]
-    context = "".join(
-        f"        <context_list>\n          <VA_variable>{escape(name)}</VA_variable>\n"
-        f"          <VA_value>{escape(value)}</VA_value>\n        </context_list>\n"
-        for name, _, value in pairs
-    )
-    return (
-        f"    <element>\n      <JB_job_number>{job['id']}</JB_job_number>\n"
-        f"      <JB_submission_time>{int(job['submitted'])}</JB_submission_time>\n"
-        f"      <JB_owner>{job['user']}</JB_owner>\n      <JB_account>{job['account']}</JB_account>\n"
-        f"      <JB_job_name>{escape(job['name'])}</JB_job_name>\n"
-        f"      <JB_script_file>{escape(job['script_file'])}</JB_script_file>\n"
-        + (f"      <JB_context>\n{context}      </JB_context>\n" if context else "")
-        + "    </element>\n"
-    )
-
-
-def _text_record(known, job):
-    options = job["options"]
-    lines = {
-        "job_number": job["id"], "exec_file": f"job_scripts/{job['id']}",
-        "submission_time": time.ctime(job["submitted"]), "owner": job["user"], "uid": os.getuid(),
-        "sge_o_workdir": job["submitted_in"], "sge_o_host": HOST, "account": job["account"],
-        "hard resource_list": job["resources"], "job_name": job["name"],
-        "stdout_path_list": f"NONE:NONE:{options['o']}" if "o" in options else "", "jobshare": "0",
-        "restart": options.get("r", ""), "shell_list": f"NONE:{job['shell']}", "script_file": job["script_file"],
-        "parallel environment": f" {options['pe'].partition(' ')[0]} range: {job['slots']}" if "pe" in options else "",
-        "jid_predecessor_list (req)": options.get("hold_jid", ""),
-        "job-array tasks": job["shape"], "context": job["context"] or "",
-    }  # fmt: skip
-    record = [RULE, *(f"{name + ':':<28}{value}" for name, value in lines.items() if value != "")]
-    record += [
-        f"error reason{index or '1':>11}:      {task['error']}"
-        for index, task in job["tasks"].items()
-        if task["state"] == "error"
-    ]
-    why = core.is_held(known, job, time.time())
-    words = {"hold": "Job is in hold state", "after": "job dropped because of job dependencies"}.get(
-        why, job["never"]
-    )
-    if words:
-        record.append(f"{'scheduling info:':<28}{words}")
-    return "\n".join(record) + "\n"
-
-
-# --- qdel, qacct, qconf, qhost --------------------------------------------------------------------------------
+# --- qdel ---------------------------------------------------------------------------------------------------------
 
 
 def qdel(fake, argv):
@@ -529,7 +330,7 @@ def qdel(fake, argv):
                     dot, tasks = ".", argv[at + 1]
                     at += 2
                 if dot and number.isdigit():
-                    indices = _task_list(tasks)
+                    indices = task_list(tasks)
                 chosen = [
                     job
                     for job in known["jobs"].values()
@@ -549,7 +350,7 @@ def qdel(fake, argv):
     return code, "".join(f"{line}\n" for line in words)
 
 
-def _task_list(text):
+def task_list(text):
     span, _, step = text.partition(":")
     low, dash, high = span.partition("-")
     return [str(index) for index in range(int(low), int(high if dash else low) + 1, int(step or 1))]
@@ -581,70 +382,3 @@ def _delete(known, job, indices, user):
     if not words:
         return [f'job "{number}" task "{index}" does not exist' for index in indices or []], 1
     return words, 0
-
-
-def qacct(fake, argv):
-    """Tell what the accounting knows: ended tasks that had started."""
-    options = dict(zip(argv[::2], argv[1::2], strict=False))
-    wanted, only = options.get("-j", "*"), options.get("-t")
-    with fake.state(change=False) as known:
-        records = [
-            _record(job, index, task)
-            for job in known["jobs"].values()
-            if known["settings"]["accounting"]
-            and (str(job["id"]) == wanted or (not wanted.isdigit() and fnmatch.fnmatch(job["name"], wanted)))
-            for index, task in sorted(job["tasks"].items(), key=lambda item: item[1]["ended"])
-            if task["state"] == "ended" and (only is None or index in _task_list(only))
-        ]
-    if not records:
-        kind = "id" if wanted.isdigit() else "name"
-        raise Refused(f"error: job {kind} {wanted} not found")
-    return 0, "".join(records)
-
-
-def _record(job, index, task):
-    signal = {137: "(Killed)", 139: "(Segmentation fault)", 143: "(Terminated)"}.get(task["status"], "")
-    wall = int(task["ended"] - task["started"])
-    lines = {
-        "qname": job["queue"], "hostname": HOST, "group": job["user"], "owner": job["user"], "project": "NONE",
-        "department": "defaultdepartment", "jobname": job["name"], "jobnumber": job["id"],
-        "taskid": index or "undefined", "account": job["account"], "priority": "0",
-        "qsub_time": time.ctime(job["submitted"]), "start_time": time.ctime(task["started"]),
-        "end_time": time.ctime(task["ended"]), "granted_pe": "NONE", "slots": job["slots"], "failed": task["failed"],
-        "exit_status": f"{task['status']:<21}{signal}" if signal else task["status"], "ru_wallclock": f"{wall}s",
-        "ru_utime": "0.010s", "ru_stime": "0.001s", "ru_maxrss": "4.574KB", "cpu": "0.011s", "mem": "0.000Bs",
-        "io": "0.000B", "iow": "0.000s", "maxvmem": "0.000B", "arid": "undefined", "ar_sub_time": "undefined",
-        "category": "NONE",
-    }  # fmt: skip
-    return f"{RULE}\n" + "".join(f"{name:<13}{value!s:<20}\n" for name, value in lines.items())
-
-
-def qconf(fake, argv):
-    """Show parts of the configuration."""
-    with fake.state(change=False) as known:
-        settings = known["settings"]
-    answers = {
-        "-ssconf": "algorithm                         default\nschedule_interval                 0:0:1\n"
-        "maxujobs                          0\n",
-        "-sconf": f"#global:\nexecd_spool_dir              {fake.folder}\nfinished_jobs                {ZOMBIES}\n"
-        f"max_aj_instances             2000\nmax_aj_tasks                 {settings['array_limit']}\n"
-        f"max_u_jobs                   {settings['user_limit'] or 0}\nmax_jobs                     0\n",
-        "-spl": "".join(f"{name}\n" for name in ENVIRONMENTS),
-        "-sql": "".join(f"{name}\n" for name in QUEUES),
-        "-sh": f"{HOST}\n",
-    }
-    if argv[:1] == ["-sp"] and argv[1:] and argv[1] in ENVIRONMENTS:
-        return 0, f"pe_name            {argv[1]}\nslots              999\nallocation_rule    $pe_slots\n"
-    if not argv or argv[0] not in answers:
-        raise Refused(f'error: invalid option argument "{" ".join(argv)}"')
-    return 0, answers[argv[0]]
-
-
-def qhost(fake, argv):
-    """List the hosts."""
-    return 0, (
-        "HOSTNAME                ARCH         NCPU NSOC NCOR NTHR  LOAD  MEMTOT  MEMUSE  SWAPTO  SWAPUS\n"
-        + "-" * 94
-        + "\nglobal                  -               -    -    -    -     -       -       -       -       -\n"
-        f"{HOST:<23} lx-amd64       {SLOTS:>2}    1   {SLOTS:>2}   {SLOTS:>2}  0.05   23.5G  217.6M     0.0     0.0\n"
-    )
