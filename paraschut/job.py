@@ -37,7 +37,7 @@ REQUIRED = (
     "state",
 )
 #: Known fields that a job may have.
-OPTIONAL = ("vars", "workdir", "complete_on_exit", "options")
+OPTIONAL = ("vars", "workdir", "complete_on_exit", "options", "retries")
 #: Kept in columns of their own, not in the metadata.
 COLUMNS = ("BatchID", "JobIndex", "priority", "state")
 #: Filled in from the attempts when a job is read, and never written back.
@@ -176,8 +176,16 @@ def check(job: Mapping[str, Any]) -> None:
         )
     if "vars" in job:
         _check_vars(job)
+    _check_optional(job)
+
+
+def _check_optional(job: Mapping[str, Any]) -> None:
     if job.get("workdir") is not None and not _is_text(job["workdir"]):
         raise JobError(f"{label(job)} has workdir {job['workdir']!r}; it must be a path.")
+    if not _is_retries(job.get("retries")):
+        raise JobError(
+            f"{label(job)} has retries {job['retries']!r}; it must be a whole number of 0 or more."
+        )
 
 
 def check_change(fields: Mapping[str, Any]) -> None:
@@ -205,6 +213,14 @@ def check_change(fields: Mapping[str, Any]) -> None:
     workdir = fields.get("workdir")
     if workdir not in (None, REMOVED) and not _is_text(workdir):
         raise JobError(f"A workdir cannot be {workdir!r}; it is a path. Nothing was changed.")
+    if not _is_retries(fields.get("retries")):
+        raise JobError(
+            f"retries cannot be {fields['retries']!r}; they are a whole number of 0 or more. Nothing was changed."
+        )
+
+
+def _is_retries(value: object) -> bool:
+    return value is None or value is REMOVED or is_index(value)
 
 
 def check_index(job: Mapping[str, Any], field: str) -> None:

@@ -24,6 +24,7 @@ from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Ta
 from paraschut.executors.queue import Queue, Row
 from paraschut.executors.run import Answer, run_command
 from paraschut.resources import GENERIC, other_keys
+from paraschut.retry import MEMORY_KEYS, TIME_KEYS
 
 
 def words(text: str) -> frozenset[str]:
@@ -102,12 +103,14 @@ class ClusterJobExecutor(JobExecutor):
     ) -> None:
         super().__init__(queue, resources, options)
         self.timeout = 60.0
+        self.retries = 0
         self._flags: dict[Hashable, tuple[str, ...]] = {}
         self.flags_of(None, {}, None)
 
     def heed(self, config: Config) -> None:
-        """Take the time limit of commands from the configuration."""
+        """Take from the configuration the time limit of commands, and how often jobs are tried again by default."""
         self.timeout = config.command_timeout
+        self.retries = config.retries
 
     def __repr__(self) -> str:
         given = {"queue": self.queue, "resources": self.resources, "options": self.options}
@@ -175,9 +178,19 @@ class ClusterJobExecutor(JobExecutor):
         """Return what a job asks for; raise JobError if the scheduler could not be told."""
         asked = super().asked(job)
         self._flags_of_job(job)
-        nodes = {**self.resources, **(job.get("resources") or {})}.get("nodes")
-        queue = job.get("queue") or self.queue
-        return {**asked, **({"nodes": nodes} if nodes else {}), **({"queue": queue} if queue else {})}
+        given = {**self.resources, **(job.get("resources") or {})}
+        nodes, queue = given.get("nodes"), job.get("queue") or self.queue
+        bounds = {
+            key: given[key]
+            for key in (*MEMORY_KEYS, *TIME_KEYS)
+            if key not in GENERIC and type(given.get(key)) in {int, float, str}
+        }
+        return {
+            **asked,
+            **bounds,
+            **({"nodes": nodes} if nodes else {}),
+            **({"queue": queue} if queue else {}),
+        }
 
     def ignored(self, job: Mapping[str, Any]) -> list[str]:
         """Return the keys of a job's resources that mean nothing to this scheduler."""
@@ -189,7 +202,8 @@ class ClusterJobExecutor(JobExecutor):
 
     def carries(self, job: Mapping[str, Any]) -> bool:
         """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
-        return bool(job.get("complete_on_exit") or job.get("retries"))
+        retries = job.get("retries")
+        return bool(job.get("complete_on_exit") or (self.retries if retries is None else retries))
 
     def most(self) -> int:
         """Return how many tasks go into one job array."""
