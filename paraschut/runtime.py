@@ -342,7 +342,7 @@ def set_complete(
 
 def _submit_next(desk: _Desk) -> None:
     def any_ready(db: Statements) -> bool:
-        limits = {head["max_jobs"] for head in db.rows("heads")}
+        limits = {head["max_jobs"] for head in db.rows("heads", now=time.time())}
         if not limits:
             return False
         (active,) = db.run("active_count").fetchone()
