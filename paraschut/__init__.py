@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         set_batch_field,
         set_job_field,
     )
-    from paraschut.dashboard import get_queue, print_log
+    from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
+    from paraschut.logs import print_log
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -113,7 +114,7 @@ _HOMES = {
         "set_batch_field",
         "set_job_field",
     ),
-    "dashboard": ("get_queue", "print_log"),
+    "dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
@@ -135,6 +136,7 @@ _HOMES = {
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "logs": ("print_log",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",

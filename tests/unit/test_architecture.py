@@ -39,8 +39,19 @@ FLOORS = {
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
-    "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
-    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
+    "verbs": {
+        "dispatch",
+        "handover",
+        "prepare",
+        "scripts",
+        "change",
+        "summary",
+        "render",
+        "render_html",
+        "snapshot",
+        "screen",
+    },
+    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer", "logs"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -52,6 +63,8 @@ DOORS = {
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
+    # A job shows itself in a notebook.
+    ("job", "render_html"),
 }
 
 
@@ -136,9 +149,16 @@ def test_the_launcher_is_a_program_of_its_own():
     assert imports("agent.launcher") == set()
 
 
-@pytest.mark.parametrize("module", ["render", "summary"])
+@pytest.mark.parametrize("module", ["render", "render_html", "summary", "snapshot"])
 def test_what_is_shown_knows_no_store_and_no_executor(module):
-    assert {room_of(other) for other, _ in imports(module)} <= {"errors", "job", "values", "summary"}
+    assert {room_of(other) for other, _ in imports(module)} <= {
+        "errors",
+        "job",
+        "values",
+        "summary",
+        "render",
+        "render_html",
+    }
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "executors"])
@@ -213,6 +233,8 @@ def test_only_what_promises_text_prints():
     assert printing <= {
         "dispatch",
         "dashboard",
+        "logs",
+        "screen",
         "cli",
         "cli_change",
         "cli_look",
