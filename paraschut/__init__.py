@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ExecutorError,
         FilterError,
         JobError,
+        JobFailed,
+        NameTakenError,
         NotFoundError,
         NotInJobError,
         ParaschutError,
@@ -40,8 +42,12 @@ if TYPE_CHECKING:
     )
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
+    from paraschut.executors.pbs import PBSJobExecutor
+    from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
+    from paraschut.functions import persist, readmgr
     from paraschut.logs import print_log
+    from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -65,10 +71,14 @@ __all__ = [
     "FileJobExecutor",
     "FilterError",
     "JobError",
+    "JobFailed",
     "LocalJobExecutor",
+    "NameTakenError",
     "NotFoundError",
     "NotInJobError",
+    "PBSJobExecutor",
     "ParaschutError",
+    "SGEJobExecutor",
     "SchemaError",
     "ScriptError",
     "SlurmJobExecutor",
@@ -89,9 +99,12 @@ __all__ = [
     "get_queue",
     "load_data",
     "periodic_submitter",
+    "persist",
+    "persist_map",
     "print_log",
     "qdel_batch",
     "qdel_job",
+    "readmgr",
     "remove_batch",
     "remove_batch_by_state",
     "set_batch_field",
@@ -122,6 +135,8 @@ _HOMES = {
         "ExecutorError",
         "FilterError",
         "JobError",
+        "JobFailed",
+        "NameTakenError",
         "NotFoundError",
         "NotInJobError",
         "ParaschutError",
@@ -135,8 +150,12 @@ _HOMES = {
     ),
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
+    "executors.pbs": ("PBSJobExecutor",),
+    "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
     "logs": ("print_log",),
+    "functions": ("persist", "readmgr"),
+    "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",

@@ -99,6 +99,11 @@ def set_batch_field(
     return _set(_wanted(BatchID), Fields, Unless, "set")
 
 
+def reset(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
+    """Set jobs of an index back to ``init``, as ``set_job_field`` does."""
+    return _set(wanted, None, None, "set", config=config)
+
+
 def _wanted(given: Batches) -> dict[int, list[int] | None]:
     if isinstance(given, Mapping):
         return {
@@ -114,6 +119,7 @@ def _set(
     Unless: Mapping[str, Iterable[Any]] | None,
     why: str,
     only: Sequence[str] | None = None,
+    config: Config | None = None,
 ) -> int:
     fields = {"state": "init"} if Fields is None else dict(Fields)
     unless = (
@@ -122,7 +128,7 @@ def _set(
     _check(fields)
     if fields.get("workdir"):
         fields["workdir"] = absolute(fields["workdir"])
-    config = load_config()
+    config = config or load_config()
     with Store.of(config) as store:
         folding.fold(store, config)
         _refuse_unknown(store, wanted)
@@ -200,14 +206,20 @@ def qdel_batch(BatchID: Batches, state: str = "held") -> int:
     """
     _check_deleted(state)
     wanted = _wanted(BatchID)
-    if not isinstance(BatchID, Mapping):
-        _delete_closers(list(wanted))
-    return _set(wanted, {"state": state}, {}, "qdel", only=("init", "submit", "run", "spawn"))
-
-
-def _delete_closers(batch_ids: Sequence[int]) -> None:
-    """Delete what would go on with batches when their jobs are deleted."""
     config = load_config()
+    if not isinstance(BatchID, Mapping):
+        _delete_closers(config, list(wanted))
+    return delete(config, wanted, state)
+
+
+def delete(config: Config, wanted: Mapping[int, list[int] | None], state: str = "held") -> int:
+    """Delete jobs from their executor, and hold back those that it does not have."""
+    only = ("init", "submit", "run", "spawn")
+    return _set(wanted, {"state": state}, {}, "qdel", only=only, config=config)
+
+
+def _delete_closers(config: Config, batch_ids: Sequence[int]) -> None:
+    """Delete what would go on with batches when their jobs are deleted."""
     with Store.of(config) as store, store.reading() as connection:
         closers = views.closers_of(connection, batch_ids)
     for name, ids in closers.items():
@@ -249,14 +261,7 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     1
     """
     _check_deleted(state)
-    batch_id = jobs.number_of(BatchID)
-    return _set(
-        {batch_id: jobs.numbers_of(JobIndex)},
-        {"state": state},
-        {},
-        "qdel",
-        only=("init", "submit", "run", "spawn"),
-    )
+    return delete(load_config(), {jobs.number_of(BatchID): jobs.numbers_of(JobIndex)}, state)
 
 
 def boost_batch_priority(BatchID: Batches, by: float) -> int:
@@ -315,16 +320,20 @@ def remove_batch(BatchID: Batches) -> int:
     1
     """
     wanted = list(_wanted(BatchID))
-    config = load_config()
+    remove(load_config(), wanted)
+    return len(wanted)
+
+
+def remove(config: Config, wanted: list[int]) -> None:
+    """Remove batches from an index, as ``remove_batch`` does."""
     with Store.of(config) as store:
         _refuse_unknown(store, dict.fromkeys(wanted))
-        qdel_batch(wanted)
+        delete(config, dict.fromkeys(wanted))
         _delete(store, config, store.take_back(wanted, time.time()))
         _await_end(store, config, wanted)
         for batch_id in wanted:
             store.remove(batch_id, who=identity(), now=time.time())
             shutil.rmtree(Paths(store.index).batch(batch_id), ignore_errors=True)
-    return len(wanted)
 
 
 def _await_end(store: Store, config: Config, batch_ids: list[int]) -> None:

@@ -172,10 +172,10 @@ def refuse_unknown(file: File, key: str) -> NoReturn:
     from difflib import get_close_matches
 
     valid = [*RULES, "template"]
-    if close := get_close_matches(key.lower().replace("-", "_"), valid, n=1):
-        hint = f" Did you mean {close[0]}?"
-    elif key in FIELDS:
+    if key in FIELDS and key not in RULES:
         hint = " It is a field of jobs: put it below [paraschut.template]."
+    elif close := get_close_matches(key.lower().replace("-", "_"), valid, n=1):
+        hint = f" Did you mean {close[0]}?"
     else:
         hint = ""
     file.refuse(("paraschut", key), f"there is no setting {key!r}.{hint} Valid are: {', '.join(valid)}.")

@@ -80,7 +80,8 @@ def get_queue(
     Display : Collection[str] | None
         Only these states (and ``'missing'``); None: all.
     Filter : str
-        Only jobs that meet a condition, such as ``'name LIKE "%yeast%" AND BatchID > 20260101000000'``.
+        Only jobs that meet a condition, such as ``'name LIKE "%yeast%" AND BatchID > 20260101000000'``. A field of
+        your own may stand alone, as in ``'checked AND NOT flags.outlier'``.
     Executor : JobExecutor | str | None
         Only judge jobs of this executor; None: of all.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from paraschut import fold as folding
@@ -21,9 +21,9 @@ from paraschut.store.store import Ready, Store
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
-    """What a pass did; its text is one line.
+    """What a pass did; its text is one line, which a notebook shows once.
 
     Attributes
     ----------
@@ -33,11 +33,19 @@ class Submitted:
         What was left and why, a sentence each.
     notes : list[str]
         What else there is to know, such as resources that the scheduler does not have.
+    printed : bool
+        Whether the line was printed, so that a notebook need not show it again.
     """
 
     jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    printed: bool = field(default=False, repr=False, compare=False)
+
+    def _ipython_display_(self) -> None:
+        if not self.printed:
+            print(self)  # noqa: T201 - what a notebook shows
+        self.printed = False
 
     @property
     def count(self) -> int:
@@ -59,19 +67,35 @@ class Submitted:
             else "nothing to submit"
         )
         more = len(self.left) - _SHOWN
-        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes])
+        return "; ".join(
+            [done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
     """What bounds a pass."""
 
-    max_jobs: int
+    #: The MaxJobs that it was given; None: the configured one, or what a batch remembers.
+    max_jobs: int | None
+    #: The configured MaxJobs.
+    usual: int
     min_prior: float = 0.0
     only: Collection[int] | None = None
     filter: str = ""
     #: Whether the pass goes on with what was submitted before, in the environment of that submission.
     by_itself: bool = False
+    #: Whether the limit is, for each batch, the one that its last whole pass was given.
+    remembers: bool = False
+
+    def limit(self, ready: Ready, batch_id: int) -> int | None:
+        """Return the MaxJobs that holds for a batch; None for the configured one."""
+        return ready.limits[batch_id] if self.remembers else self.max_jobs
+
+    def bound(self, ready: Ready) -> int:
+        """Return the highest limit of all batches."""
+        limits = ready.limits.values() if self.remembers else [self.max_jobs]
+        return max((self.usual if limit is None else limit for limit in limits), default=self.usual)
 
 
 class _Kind(NamedTuple):
@@ -80,6 +104,8 @@ class _Kind(NamedTuple):
     executor: JobExecutor | str
     defaults: str | None = None
     environment: str | None = None
+    #: The MaxJobs that holds for it; None: as configured.
+    max_jobs: int | None = None
 
 
 def submit_jobs(
@@ -97,7 +123,8 @@ def submit_jobs(
     Executor : JobExecutor | str | None
         Who runs them; None: each batch's own, and the configured one for a batch that was never submitted.
     MaxJobs : int | None
-        At most this many jobs of the index are queued or running at once; None: as configured (1000).
+        At most this many jobs of the index are queued or running at once, also when these batches go on by
+        themselves; None: as configured (1000), or, inside a job, as the last pass over each batch was given.
     MinPrior : float
         Nothing of a lower priority is submitted.
     ForceSubmit : bool
@@ -166,17 +193,49 @@ def _pass(
     only: Collection[int] | None,
 ) -> Submitted:
     config = load_config()
-    if MaxJobs is not None and (isinstance(MaxJobs, bool) or MaxJobs < 0):
+    if MaxJobs is not None and not jobs.is_index(MaxJobs):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
         executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
-    request = _Request(config.max_jobs if MaxJobs is None else MaxJobs, MinPrior, only, Filter)
+    inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
+    request = _Request(
+        None if MaxJobs is None else jobs.number_of(MaxJobs),
+        config.max_jobs,
+        MinPrior,
+        only,
+        Filter,
+        remembers=inside and MaxJobs is None,
+    )
     with Store.of(config) as store:
         notes = folding.fold(store, config, force=ForceSubmit)
         done = _submit(store, config, request, Executor)
     done.left.extend(notes)
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
+    return _told(done) if Verbose else done
+
+
+def _told(done: Submitted) -> Submitted:
+    print(done)  # noqa: T201 - the line that the call promises
+    done.printed = True
+    return done
+
+
+def submit_batch(
+    store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
+) -> Submitted:
+    """Submit what is next of one batch: what those who wait for its jobs do again and again.
+
+    A batch that was submitted before goes on as it was, whoever ``executor`` is.
+    """
+    request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
+    heads = [head for head in store.ready().heads if head[0] == batch_id]
+    return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+
+
+def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None) -> Submitted:
+    """Fold what became of jobs, killed ones too, submit what is next of one batch, and keep the agent alive."""
+    notes = folding.fold(store, config, thorough=True)
+    done = submit_batch(store, config, batch_id, executor)
+    done.left.extend(notes)
     return done
 
 
@@ -185,7 +244,7 @@ def go_on(index: str) -> Submitted:
     config = load_config(environ={**os.environ, "PARASCHUT_INDEX": index})
     with Store.of(config) as store:
         folding.fold(store, config)
-        return _submit(store, config, _Request(config.max_jobs, by_itself=True), None)
+        return _submit(store, config, _Request(None, config.max_jobs, by_itself=True, remembers=True), None)
 
 
 def _groups(ready: Ready, request: _Request) -> list[Head]:
@@ -194,7 +253,8 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
         for head in ready.heads
         if (request.only is None or head[0] in request.only) and not (request.by_itself and head[1] is None)
     )
-    return next_groups(heads, Limits(request.max_jobs - ready.active, request.min_prior, ready.global_top))
+    room = request.bound(ready) - ready.active
+    return next_groups(heads, Limits(room, request.min_prior, ready.global_top))
 
 
 def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
@@ -215,6 +275,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             which,
             told if given else ready.defaults[head.batch_id],
             ready.environments[head.batch_id] if request.by_itself else None,
+            request.limit(ready, head.batch_id),
         )
 
     for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
@@ -233,11 +294,11 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             mine = [
                 (head.batch_id, head.priority) for head in _groups(now, request) if kind_of(head, now) == kind
             ]
-            return mine, request.max_jobs - now.active
+            limit = request.usual if kind.max_jobs is None else kind.max_jobs
+            return mine, limit - now.active
 
-        new = new_submission(
-            config, executor, kind.environment, kind.defaults, whole=not request.filter.strip()
-        )
+        new = new_submission(config, executor, kind.environment, kind.defaults)
+        new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
         claim = store.claim(new, decide, executor.asked, condition)
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)
@@ -253,10 +314,9 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
 
 def _say_full(done: Submitted, request: _Request, before: Ready) -> None:
     active = before.active + done.count
-    if before.heads and active >= request.max_jobs:
-        done.left.append(
-            f"{active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})"
-        )
+    limit = request.bound(before)
+    if before.heads and active >= limit:
+        done.left.append(f"{active} jobs are queued or running, which is the limit (MaxJobs {limit})")
 
 
 def _keep_agent(store: Store, config: Config) -> None:
@@ -313,12 +373,10 @@ def submit_one_job(
         which = Executor or (known and known.executor) or config.executor_name
         defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
         executor = executor_of(which, config, defaults)
-        new = new_submission(config, executor, None, defaults, whole=False)
+        new = replace(new_submission(config, executor, None, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)
         if handed.refused is not None and not done.jobs:
             raise handed.refused
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
-    return done
+    return _told(done) if Verbose else done

@@ -7,6 +7,8 @@
     ├── JobError             a job dict is wrong: a field, its type, its script, its resources
     │   ├── BatchExistsError     that BatchID is taken
     │   └── ScriptError          a script is missing, or names a field that the job does not have
+    ├── NameTakenError       another function job has that name
+    ├── JobFailed            a function job ended without a result; says why, with its own traceback
     ├── NotFoundError        no such batch, job, attempt or log
     ├── NotInJobError        something that only works inside a job was called outside of one
     ├── FilterError          the Filter is not a condition; points at the spot
@@ -43,6 +45,30 @@ class BatchExistsError(JobError):
 
 class ScriptError(JobError):
     """A job's script does not exist, or names a field that the job does not have."""
+
+
+class NameTakenError(ParaschutError):
+    """A function job with this name is in the index already."""
+
+
+class JobFailed(ParaschutError):  # noqa: N818 - the word that a reader of a traceback needs
+    """A function job ended without a result.
+
+    Attributes
+    ----------
+    reason : str
+        Why, in a few words: ``ValueError: too small``, ``signal 6 (SIGABRT)``, ``out of memory``, ``cancelled``.
+    traceback : str
+        The traceback of the job, or the last lines of its error log; empty if there is none.
+    """
+
+    def __init__(self, message: str, reason: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[str, str, str]]:
+        return type(self), (str(self), self.reason, self.traceback)
 
 
 class NotFoundError(ParaschutError, LookupError):

@@ -156,12 +156,18 @@ def remove_folder(folder: str) -> None:
 
 def fold_events(store: Store) -> None:
     """Fold what jobs could not write into the index."""
-    events = spool.load(spool.pending(Paths(store.index)))
-    if not events:
+    paths = Paths(store.index)
+    if not os.path.isdir(paths.events):
+        return
+    events = spool.load(spool.pending(paths))
+    with store.reading() as connection:
+        over = spool.over(store.statements(connection), paths, time.time())
+    if not events and not over:
         return
     with store.writing() as (_, db):
         spool.fold(db, store.index, events, store.trusted)
-    spool.unlink(events)
+        spool.forget(db, over)
+    spool.unlink(paths, events)
 
 
 def bare(store: Store, token: str, known_as: str | None = None) -> Submission:

@@ -17,7 +17,7 @@ from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors.base import JobExecutor, Submission, Task
 from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, UnreachableError
 from paraschut.executors.run import CLIENT
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
 from paraschut.store import views
 from paraschut.store.runtime import cluster_id
@@ -53,7 +53,7 @@ class Handed:
 
 
 def new_submission(
-    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None, *, whole: bool
+    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None
 ) -> NewSubmission:
     """Return what a claim for an executor says of itself.
 
@@ -63,8 +63,6 @@ def new_submission(
         The key of the variables that the jobs get; None: this process's.
     defaults : str | None
         What the executor was given, as a batch keeps it.
-    whole : bool
-        Whether the batches go on by themselves from here.
     """
     mine = handed_on(
         os.environ, (*config.environment, *CLIENT) if executor.other_hosts else config.environment
@@ -81,7 +79,6 @@ def new_submission(
         owner=identity(),
         environment=mine if environment is None else environment,
         now=time.time(),
-        whole=whole,
         defaults=defaults,
         host=host_name() if executor.index_is_queue else None,
         shape=executor.shape,
@@ -106,6 +103,7 @@ def hand_over(
         executor.submit(folding.bare(store, new.token))
         done.jobs.extend(claim.jobs)
         return done
+    make_folder(Paths(store.index).submissions)
     if executor.other_hosts:
         store.keep_journal("delete")
     environment = (

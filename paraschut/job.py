@@ -374,7 +374,8 @@ def same(kept: str | bytes | None, field: str, value: object) -> bool:
         return False
     if isinstance(kept, str):
         return plain(value) and _encode(value) == kept
-    return not plain(value) and (_pickled(field, value) == kept or identical(pickle.loads(kept), value))
+    # Most values can be compared without the library that pickles them, which a job would have to import.
+    return not plain(value) and (identical(pickle.loads(kept), value) or _pickled(field, value) == kept)
 
 
 def remembered(origin: Origin, changed: Mapping[str, Any]) -> Origin:

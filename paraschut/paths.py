@@ -1,4 +1,4 @@
-"""Where every file lives; opens nothing.
+"""Where every file lives, and how folders are made; opens nothing.
 
 Everything of an index lies in the folder of its file, so that both can be moved together::
 
@@ -17,6 +17,21 @@ import os
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return a path as it is meant where we are; ``~`` is the home folder."""
     return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def make_folder(path: str) -> None:
+    """Make a folder that only its owner can enter, and those above it that are not there.
+
+    ``os.makedirs`` gives those above the mode that the umask leaves.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        make_folder(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 class Paths:
@@ -49,6 +64,14 @@ class Paths:
         """Return the folder of the data of a batch's jobs."""
         return os.path.join(self.batch(batch_id), "data")
 
+    def payload(self, batch_id: int, number: int) -> str:
+        """Return the file of a function's arguments that are too large for the index."""
+        return os.path.join(self.data(batch_id), f"call.{number}.pkl")
+
+    def result(self, batch_id: int, job_index: int, attempt: int, kind: str) -> str:
+        """Return the file of a result (``kind`` is ``value`` or ``error``) that is not in the index."""
+        return os.path.join(self.data(batch_id), f"{kind}.{job_index}.{attempt}.pkl")
+
     def logs(self, batch_id: int) -> str:
         """Return the folder of the logs of a batch's jobs."""
         return os.path.join(self.batch(batch_id), "logs")
@@ -79,6 +102,13 @@ class Paths:
     def agent_lock(self, host: str) -> str:
         """Return the file that the agent of one host locks for its life."""
         return os.path.join(self.agent(host), "lock")
+
+    def spare_log(self, host: str, process: str, key: str) -> str:
+        """Return the file of a stream of a job that runs on a host, as long as it is too short to have a name.
+
+        ``process`` is the pid and the start ticks of what runs it.
+        """
+        return os.path.join(self.agent(host), f"log.{process}.{1 if key == 'stdout' else 2}")
 
     def submitter_lock(self) -> str:
         """Return the file that the one periodic submitter of this index locks."""

@@ -45,13 +45,16 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
     'init'
     """
     config = load_config()
-    batch_id = None
-    if SetID:
-        now = time.time()
-        wanted = int(datetime.fromtimestamp(now, UTC).strftime(_STAMP))
-        with Store.of(config, create=True) as store:
-            batch_id = store.reserve(wanted, _next_second, now)
+    batch_id = new_batch_id(config) if SetID else None
     return jobs.Job({"BatchID": batch_id, "JobIndex": None, **config.fresh_template()})
+
+
+def new_batch_id(config: Config) -> int:
+    """Reserve a BatchID."""
+    now = time.time()
+    wanted = int(datetime.fromtimestamp(now, UTC).strftime(_STAMP))
+    with Store.of(config, create=True) as store:
+        return store.reserve(wanted, _next_second, now)
 
 
 def _next_second(stamp: int) -> int:
@@ -259,27 +262,10 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
     return listed
 
 
-def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool, new: bool) -> None:
+def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
-    scripts: set[Any] = set()
-    resources: set[int] = set()
-    checker = Checker()
-    for one in given:
-        if checker.seen(one):
-            continue
-        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
-        if key not in resources:
-            try:
-                needs_of(one["resources"])
-            except JobError as error:
-                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
-            resources.add(key)
-        if one.get("workdir"):
-            one["workdir"] = absolute(one["workdir"])
-        where = (one["script"], one.get("workdir"))
-        if where not in scripts:
-            is_file(os.fspath(one["script"]), one.get("workdir") or workdir)
-            scripts.add(where)
+    _check(given, workdir)
+    given = [{**one, "workdir": absolute(one["workdir"])} if one.get("workdir") else one for one in given]
     made: list[str] = []
     try:
         ready = _built(config, given, made) if build_script else given
@@ -295,6 +281,26 @@ def _add(config: Config, given: Sequence[dict[str, Any]], *, build_script: bool,
             with suppress(OSError):  # other scripts are in it
                 os.removedirs(folder)
         raise
+
+
+def _check(given: Sequence[Mapping[str, Any]], workdir: str) -> None:
+    scripts: set[Any] = set()
+    resources: set[int] = set()
+    checker = Checker()
+    for one in given:
+        if checker.seen(one):
+            continue
+        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
+        if key not in resources:
+            try:
+                needs_of(one["resources"])
+            except JobError as error:
+                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
+            resources.add(key)
+        where = (one["script"], one.get("workdir"))
+        if where not in scripts:
+            is_file(os.fspath(one["script"]), absolute(one["workdir"]) if one.get("workdir") else workdir)
+            scripts.add(where)
 
 
 def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) -> list[dict[str, Any]]:

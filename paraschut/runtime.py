@@ -18,7 +18,7 @@ from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
-from paraschut.store import engine, runtime, spool
+from paraschut.store import engine, pickles, runtime, spool
 from paraschut.store.runtime import Key, Statements
 
 _T = TypeVar("_T")
@@ -70,8 +70,16 @@ class _Desk:
                     result = do(db)
             finally:
                 self._done()
-        spool.unlink(events)
+        spool.unlink(self.paths, events)
         return result
+
+    def keep(self, key: Key, event: dict[str, Any]) -> None:
+        """Keep beside the index what this attempt could not write into it."""
+        spool.spool(self.paths, key, {**event, "token": os.environ.get("PARASCHUT_TOKEN")})
+
+    def small(self) -> int:
+        """Return the bytes up to which a pickle is kept in the index."""
+        return self.read(lambda db: pickles.limit_of(db.connection))
 
     def _open(self) -> Any:
         if self._connection is None:
@@ -218,7 +226,7 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
         raise
     except StoreError:
         # The index cannot be written now; that the job runs is kept beside it, and reading may still work.
-        spool.spool(desk.paths, key, {"kind": "run", "at": now, "host": host_name()})
+        desk.keep(key, {"kind": "run", "at": now, "host": host_name()})
         return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
 
 
@@ -263,7 +271,7 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     except StoreError:
         if key is None:
             raise
-        spool.spool(desk.paths, key, spool.describe(told, kind="fields", at=now, host=host_name()))
+        desk.keep(key, spool.describe(told, kind="fields", at=now, host=host_name()))
         if job.origin is not None:
             job.origin = jobs.remembered(job.origin, jobs.changes(told))
 
@@ -326,7 +334,7 @@ def set_complete(
             raise
         event = spool.describe(job, kind="fields", at=now, host=host_name())
         event["columns"]["state"] = "complete"
-        spool.spool(desk.paths, key, event)
+        desk.keep(key, event)
         return
     if Submit:
         _submit_next(desk)
@@ -334,10 +342,12 @@ def set_complete(
 
 def _submit_next(desk: _Desk) -> None:
     def any_ready(db: Statements) -> bool:
-        if not db.rows("heads"):
+        limits = {head["max_jobs"] for head in db.rows("heads")}
+        if not limits:
             return False
         (active,) = db.run("active_count").fetchone()
-        return bool(active < int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")))
+        usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
+        return bool(active < max(usual if limit is None else limit for limit in limits))
 
     if desk.read(any_ready):
         desk.close()
@@ -383,7 +393,7 @@ def set_progress(
         if key is None:
             raise
         event = {"kind": "progress", "at": time.time(), "progress": float(fraction), "message": str(message)}
-        spool.spool(desk.paths, key, event)
+        desk.keep(key, event)
 
 
 def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:

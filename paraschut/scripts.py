@@ -13,7 +13,7 @@ from typing import Any
 from paraschut import job as jobs
 from paraschut.config import load_config
 from paraschut.errors import ScriptError, StoreError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 
 #: What makes a script a command line for sure, rather than the path of a file.
 _SHELL = frozenset(" \t\n;&|<>()$`'\"*?[]#=%!{}")
@@ -126,7 +126,7 @@ def write(path: str, data: bytes, mode: int, *, anew: bool = False) -> str:
     folder, name = os.path.split(path)
     beside = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -115,6 +115,8 @@ def identical(one: Any, other: Any) -> bool:
         return bool(
             one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
         )
+    if isinstance(one, float) and math.isnan(one):
+        return math.isnan(other)
     try:
         return bool(one == other)
     except Exception:  # noqa: BLE001 - a user's own __eq__ may raise anything; then they are not known to be the same

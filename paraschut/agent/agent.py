@@ -26,7 +26,7 @@ from paraschut.agent.crew import Crew
 from paraschut.agent.job import Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
@@ -89,7 +89,7 @@ class Agent:
 
     def serve(self) -> None:
         """Work until there is nothing left to do."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        make_folder(self.folder)
         lock = self._take_lock()
         if lock is None:
             return
@@ -233,7 +233,7 @@ class Agent:
         for number, key in ((1, "stdout"), (2, "stderr")):
             path = self.paths.log(*running.key, key)
             with contextlib.suppress(OSError):
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                make_folder(os.path.dirname(path))
                 os.rename(os.path.join(self.folder, f"log.{name}.{number}"), path)
 
     def _forget(self, process: str) -> None:
@@ -270,7 +270,7 @@ class Agent:
             waiting = self._take_waiting(db, starts)
         for running, spec in starts:
             running.wrapper.send(spec)
-        spool.unlink(events)
+        spool.unlink(self.paths, events)
         self._enforce()
         # While enough waits here, a pass could only make the line longer.
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)

@@ -349,7 +349,7 @@ paraschut_ticks() {
 paraschut_logs() {
     for paraschut_log in "$1" "$2"; do
         paraschut_dir=${paraschut_log%/*}
-        [ -d "${paraschut_dir:-/}" ] || mkdir -p -m 700 "$paraschut_dir" || return
+        [ -d "${paraschut_dir:-/}" ] || (umask 077 && mkdir -p "$paraschut_dir") || return
         # What an earlier start of it wrote is kept.
         if [ "$paraschut_n" -eq 0 ]; then true > "$paraschut_log"; else true >> "$paraschut_log"; fi || return
     done

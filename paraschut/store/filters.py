@@ -40,6 +40,7 @@ _WRITTEN = 'Write it as in CAST(size AS REAL) > 0.5 or json_extract(resources, "
 _OPERATORS = "= == != <> < <= > >= LIKE GLOB IS IN BETWEEN AND OR + - * / % ||"
 _JOINED = f"Values are joined by one of {_OPERATORS}; a text has quotes around it."
 _COLUMNS = ("BatchID", "JobIndex", "state", "priority", "failure", "progress", "progress_message", "attempt")
+_COLUMN_NAMES = {name.lower() for name in (*_COLUMNS, "name")}
 _FIELDS = {name.lower(): name for name in REQUIRED + OPTIONAL}
 _FILLED_IN = {name.lower() for name in RUNTIME}
 _ARITIES = {
@@ -86,7 +87,8 @@ def compile_filter(text: str) -> ColumnElement[bool] | None:
     text : str
         A SQLite condition, such as ``name LIKE "%2009%" AND BatchID > 20210101000000 AND data_type=="ribo"``.
         What is in double quotes is a field where a comparison begins, and a text everywhere else. A field is
-        written as in the job, ``resources.mem`` is inside of one; columns and known fields in any case.
+        written as in the job, ``resources.mem`` is inside of one; columns and known fields in any case. A field of
+        the user's alone is a condition too: it holds for True and for numbers other than 0.
 
     Returns
     -------
@@ -357,6 +359,10 @@ class _Compiler:
         leaf = self.leaves.get(node.name)
         if leaf and leaf.raw in ("TRUE", "FALSE", "1", "0") and len(leaf.path) == 1:
             return sa.literal_column(leaf.raw, sa.Boolean)
+        if leaf and node.key == "column" and leaf.kind in ("word", "name") and _may_stand_alone(leaf):
+            # As SQLite takes a value for a condition: a comparison with 0 or 1 would be true of other values.
+            alone = self._column(leaf).bool_op("AND")(sa.literal_column("1"))
+            return Grouping(alone)
         what = "This is a value, not a condition."
         raise self._refuse(node, what, f"Compare it with something, as in {_EXAMPLE}.")
 
@@ -486,6 +492,15 @@ class _Compiler:
         known = _FIELDS.get(first.lower(), first) if leaf.kind == "word" else first
         path = "".join(f'."{part}"' for part in (known, *rest))
         return sa.func.json_extract(job.c.metadata, sa.literal(f"${path}{inside}"))
+
+
+def _may_stand_alone(leaf: _Token) -> bool:
+    """Return whether a name is that of a field which may be true or false: one of the user's, or a flag of ours."""
+    first = leaf.path[0].lower()
+    if len(leaf.path) > 1:
+        return True
+    words = {*_COLUMN_NAMES, *_FILLED_IN, *_FIELDS, *STATES, "null"} - {"complete_on_exit"}
+    return first not in words
 
 
 def _number(raw: str) -> float:

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from paraschut.config import Config
 from paraschut.errors import SchemaError, StoreError
+from paraschut.paths import make_folder
 from paraschut.store import engine, journal, runtime, schema
 from paraschut.store.migrate import migrate
 from paraschut.store.runtime import Statements
@@ -101,7 +102,7 @@ class Index:
         if os.path.exists(self.index) and not self._is_blank():
             return
         try:
-            os.makedirs(os.path.dirname(self.index), mode=0o700, exist_ok=True)
+            make_folder(os.path.dirname(self.index))
             os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreError(

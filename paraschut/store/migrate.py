@@ -6,19 +6,32 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+
 from paraschut.errors import SchemaError, StoreError
 from paraschut.store import engine
-from paraschut.store.schema import SCHEMA_VERSION
+from paraschut.store.schema import SCHEMA_VERSION, metadata
+
+
+def _new(*tables: str) -> tuple[str, ...]:
+    """Return what makes tables that the version before did not have."""
+    made = [metadata.tables[name] for name in tables]
+    statements: list[ExecutableDDLElement] = []
+    for table in made:
+        statements += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=str))]
+    return tuple(str(one.compile(dialect=sqlite.dialect())) for one in statements)
+
 
 #: What leads to a version from the one before. A column or table that is new in ``schema.py`` is also written here,
 #: under the version that is not yet released: a test compares an index that was brought there with a fresh one.
 STEPS: dict[int, tuple[str, ...]] = {
     2: (
         "ALTER TABLE batch ADD COLUMN executor_defaults TEXT",
+        "ALTER TABLE batch ADD COLUMN max_jobs INTEGER",
         "ALTER TABLE submission ADD COLUMN carries INTEGER",
         "ALTER TABLE submission ADD COLUMN closer TEXT",
-        """CREATE TABLE snapshot (executor TEXT NOT NULL, uid INTEGER NOT NULL, asking REAL NOT NULL, at REAL,
-        answer TEXT, PRIMARY KEY (executor, uid))""",
+        *_new("snapshot", "payload", "result", "name"),
     ),
 }
 

@@ -61,6 +61,8 @@ batch = Table(
     Column("executor", Text),
     # What its executor was given, as JSON; NULL if it was a name: then it is as configured.
     Column("executor_defaults", Text),
+    # The MaxJobs that the last whole pass over it was given; NULL: as configured.
+    Column("max_jobs", Integer),
     Column("environment", Text),
     Column("workdir", Text),
 )
@@ -215,6 +217,58 @@ Index(
     attempt.c.host,
     sqlite_where=and_(attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)),
 )
+
+payload = Table(
+    "payload",
+    metadata,
+    Column("BatchID", Integer, ForeignKey("batch.BatchID"), nullable=False),
+    # The JobIndex of the function job that it is for; those that several jobs share are -1, -2, ...
+    Column("number", Integer, nullable=False),
+    # The number of the payload that has the function; NULL: this one has it.
+    Column("shared", Integer),
+    # Whether a worker that ran other calls of the batch may run this one.
+    Column("warm", Integer),
+    # Versions, the module's hash and the import path, as JSON.
+    Column("about", Text),
+    # A pickle; NULL: it is in a file of the batch.
+    Column("data", BLOB),
+    PrimaryKeyConstraint("BatchID", "number"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    # Grows with each result, so that who waits reads only what is new.
+    Column("serial", Integer, primary_key=True),
+    Column("BatchID", Integer, ForeignKey("batch.BatchID"), nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    Column("n", Integer, nullable=False),
+    # "value" or "error".
+    Column("kind", Text, nullable=False),
+    # Of an error: what it says, and the traceback of the job.
+    Column("summary", Text),
+    Column("traceback", Text),
+    # Seconds that the call took.
+    Column("seconds", REAL),
+    # A pickle; NULL: it is in a file of the batch, or an error that cannot be pickled.
+    Column("data", BLOB),
+    Column("in_file", Integer, nullable=False, server_default="0"),
+    sqlite_autoincrement=True,
+)
+Index("result_of_job", result.c.BatchID, result.c.JobIndex, unique=True)
+
+name = Table(
+    "name",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("BatchID", Integer, ForeignKey("batch.BatchID"), nullable=False),
+    # "call", "map" or "executor".
+    Column("kind", Text, nullable=False),
+    Column("created", REAL, nullable=False),
+    # What a map needs to be resumed, as JSON.
+    Column("about", Text),
+)
+Index("name_of_batch", name.c.BatchID)
 
 agent = Table(
     "agent",

@@ -26,6 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from paraschut.store.schema import (
+    ACTIVE,
+    FINISHED,
     GLOBAL_PRIORITY,
     SCHEMA_VERSION,
     active,
@@ -35,6 +37,9 @@ from paraschut.store.schema import (
     environment,
     event,
     job,
+    name,
+    payload,
+    result,
     submission,
     unfinished,
 )
@@ -48,6 +53,10 @@ _THIS_JOB = (job.c.BatchID == P("batch_id")) & (job.c.JobIndex == P("job_index")
 _THIS_ATTEMPT = (
     (attempt.c.BatchID == P("batch_id")) & (attempt.c.JobIndex == P("job_index")) & (attempt.c.n == P("n"))
 )
+_RESULT = [
+    result.c[column]
+    for column in ("JobIndex", "n", "kind", "summary", "traceback", "seconds", "data", "in_file")
+]
 _HERE = attempt.c.host == P("host")
 
 
@@ -68,12 +77,8 @@ def heads() -> Select[Any]:
         .scalar_subquery()
         .label("top")
     )
-    groups = (
-        select(batch.c.BatchID, batch.c.executor, batch.c.executor_defaults, batch.c.environment, top)
-        .limit(literal_column("-1"))
-        .offset(_ZERO)
-        .subquery("head")
-    )
+    kept = (batch.c.executor, batch.c.executor_defaults, batch.c.environment, batch.c.max_jobs)
+    groups = select(batch.c.BatchID, *kept, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
     ready = exists(
         select(_ONE)
         .select_from(job)
@@ -121,7 +126,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
         .order_by(attempt.c.n),
         "read_attempt": select(
-            attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
+            attempt.c.token, attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
         ).where(_THIS_ATTEMPT),
         "job_runs": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
@@ -281,6 +286,68 @@ def statements() -> dict[str, ClauseElement]:
         "job_not_started": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state == _word("run"))
         .values(state=_word("submit")),
+        "add_payload": insert(payload).values(
+            BatchID=P("batch_id"),
+            number=P("number"),
+            shared=P("shared"),
+            warm=P("warm"),
+            about=P("about"),
+            data=P("data"),
+        ),
+        "payload": select(payload.c.shared, payload.c.about, payload.c.data).where(
+            payload.c.BatchID == P("batch_id"), payload.c.number == P("number")
+        ),
+        "add_result": insert(result)
+        .prefix_with("OR REPLACE")
+        .values(
+            BatchID=P("batch_id"),
+            JobIndex=P("job_index"),
+            n=P("n"),
+            kind=P("kind"),
+            summary=P("summary"),
+            traceback=P("traceback"),
+            seconds=P("seconds"),
+            data=P("data"),
+            in_file=P("in_file"),
+        ),
+        "result": select(*_RESULT).where(
+            result.c.BatchID == P("batch_id"), result.c.JobIndex == P("job_index")
+        ),
+        # By serial, not by batch: what is new is at the end.
+        "results_since": select(result.c.serial, *_RESULT)
+        .join(job, (job.c.BatchID == result.c.BatchID) & (job.c.JobIndex == result.c.JobIndex))
+        .where(
+            result.c.serial > P("since"),
+            literal_column('+result."BatchID"') == P("batch_id"),
+            job.c.attempt == result.c.n,
+            job.c.state.not_in([_word("init"), _word("submit")]),
+        )
+        .order_by(result.c.serial),
+        "stopped": select(job.c.JobIndex, job.c.state, job.c.failure, job.c.attempt).where(
+            job.c.BatchID == P("batch_id"),
+            (job.c.failure.is_not(None) & active())
+            | job.c.state.not_in([_word(one) for one in ("init", *ACTIVE, *FINISHED)])
+            | (
+                job.c.state.in_([_word(one) for one in FINISHED])
+                & ~exists(
+                    select(_ONE)
+                    .select_from(result)
+                    .where(
+                        result.c.BatchID == job.c.BatchID,
+                        result.c.JobIndex == job.c.JobIndex,
+                        result.c.n == job.c.attempt,
+                    )
+                )
+            ),
+        ),
+        "standing": select(job.c.JobIndex, job.c.state, job.c.failure, job.c.attempt)
+        .where(job.c.BatchID == P("batch_id"))
+        .order_by(job.c.JobIndex),
+        "add_name": insert(name)
+        .prefix_with("OR IGNORE")
+        .values(name=P("name"), BatchID=P("batch_id"), kind=P("kind"), created=now, about=P("about")),
+        "tell_name": update(name).where(name.c.name == P("name")).values(about=P("about")),
+        "name": select(name.c.BatchID, name.c.kind, name.c.about).where(name.c.name == P("name")),
         "environment": select(environment.c.variables).where(environment.c.digest == P("digest")),
         "agent": select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks, agent.c.state).where(
             agent.c.host == P("host")
@@ -302,9 +369,9 @@ def rendered() -> str:
     """Return the text of ``statements.sql``."""
     dialect = sqlite.dialect(paramstyle="named")
     blocks = []
-    for name, statement in statements().items():
+    for title, statement in statements().items():
         sql = " ".join(str(statement.compile(dialect=dialect)).split())
-        blocks.append(f"-- {name}\n{sql};\n")
+        blocks.append(f"-- {title}\n{sql};\n")
     return "".join(blocks)
 
 

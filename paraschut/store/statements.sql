@@ -1,7 +1,7 @@
 -- version
 SELECT 2 AS version;
 -- heads
-SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
+SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
 SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
 -- active_count
@@ -13,7 +13,7 @@ SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
-SELECT attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT attempt.token, attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_runs
 UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- attempt_runs
@@ -78,6 +78,26 @@ UPDATE attempt SET process=:process, started=:now WHERE attempt."BatchID" = :bat
 UPDATE attempt SET process=NULL, started=NULL WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.ended IS NULL;
 -- job_not_started
 UPDATE job SET state='submit' WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state = 'run';
+-- add_payload
+INSERT INTO payload ("BatchID", number, shared, warm, about, data) VALUES (:batch_id, :number, :shared, :warm, :about, :data);
+-- payload
+SELECT payload.shared, payload.about, payload.data FROM payload WHERE payload."BatchID" = :batch_id AND payload.number = :number;
+-- add_result
+INSERT OR REPLACE INTO result ("BatchID", "JobIndex", n, kind, summary, traceback, seconds, data, in_file) VALUES (:batch_id, :job_index, :n, :kind, :summary, :traceback, :seconds, :data, :in_file);
+-- result
+SELECT result."JobIndex", result.n, result.kind, result.summary, result.traceback, result.seconds, result.data, result.in_file FROM result WHERE result."BatchID" = :batch_id AND result."JobIndex" = :job_index;
+-- results_since
+SELECT result.serial, result."JobIndex", result.n, result.kind, result.summary, result.traceback, result.seconds, result.data, result.in_file FROM result JOIN job ON job."BatchID" = result."BatchID" AND job."JobIndex" = result."JobIndex" WHERE result.serial > :since AND +result."BatchID" = :batch_id AND job.attempt = result.n AND (job.state NOT IN ('init', 'submit')) ORDER BY result.serial;
+-- stopped
+SELECT job."JobIndex", job.state, job.failure, job.attempt FROM job WHERE job."BatchID" = :batch_id AND (job.failure IS NOT NULL AND job.state IN ('submit', 'run', 'spawn') OR (job.state NOT IN ('init', 'submit', 'run', 'spawn', 'complete', 'collected')) OR job.state IN ('complete', 'collected') AND NOT (EXISTS (SELECT 1 FROM result WHERE result."BatchID" = job."BatchID" AND result."JobIndex" = job."JobIndex" AND result.n = job.attempt)));
+-- standing
+SELECT job."JobIndex", job.state, job.failure, job.attempt FROM job WHERE job."BatchID" = :batch_id ORDER BY job."JobIndex";
+-- add_name
+INSERT OR IGNORE INTO name (name, "BatchID", kind, created, about) VALUES (:name, :batch_id, :kind, :now, :about);
+-- tell_name
+UPDATE name SET about=:about WHERE name.name = :name;
+-- name
+SELECT name."BatchID", name.kind, name.about FROM name WHERE name.name = :name;
 -- environment
 SELECT environment.variables FROM environment WHERE environment.digest = :digest;
 -- agent

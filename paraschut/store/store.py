@@ -17,7 +17,7 @@ from paraschut.store import rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, snapshot, submission
+from paraschut.store.schema import attempt, batch, event, job, name, payload, result, snapshot, submission
 from paraschut.values import shadow
 
 
@@ -47,6 +47,8 @@ class NewSubmission:
     whole: bool = True
     #: What the executor was given, as JSON; None if it was named.
     defaults: str | None = None
+    #: The MaxJobs of this pass; None if it is as configured.
+    max_jobs: int | None = None
 
 
 class Claimed(NamedTuple):
@@ -79,6 +81,8 @@ class Ready(NamedTuple):
     environments: dict[int, str | None]
     #: What the executor of that submission was given, as JSON.
     defaults: dict[int, str | None]
+    #: The MaxJobs that the last whole pass over it was given.
+    limits: dict[int, int | None]
     global_top: float | None
     active: int
 
@@ -109,6 +113,7 @@ class Store(Index):
         workdir: str,
         *,
         new: bool,
+        also: Callable[[Statements], None] | None = None,
     ) -> None:
         """Add jobs in one transaction.
 
@@ -118,6 +123,8 @@ class Store(Index):
             Checked job dicts by BatchID.
         new : bool
             Whether a batch that has jobs already is an error.
+        also : Callable | None
+            What is written with them, in the same transaction.
         """
         given = {int(batch_id): list(group) for batch_id, group in batches.items()}
         with self.reading() as connection:
@@ -125,7 +132,7 @@ class Store(Index):
         packed = {
             batch_id: rows.packed(group, workdir, known.get(batch_id)) for batch_id, group in given.items()
         }
-        with self.writing() as (connection, _):
+        with self.writing() as (connection, db):
             if _known(connection, given) != known:  # another process made one of the batches meanwhile
                 known = _known(connection, given)
                 packed = {
@@ -149,6 +156,8 @@ class Store(Index):
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
+            if also is not None:
+                also(db)
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
@@ -162,11 +171,11 @@ class Store(Index):
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
-        environments, defaults = (
+        environments, defaults, limits = (
             {row["BatchID"]: row[column] for row in rows_ready}
-            for column in ("environment", "executor_defaults")
+            for column in ("environment", "executor_defaults", "max_jobs")
         )
-        return Ready(heads, environments, defaults, top, active)
+        return Ready(heads, environments, defaults, limits, top, active)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
@@ -273,6 +282,13 @@ class Store(Index):
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
         if not new.whole:
             return claimed
+        batches = {one.batch_id for one in claimed}
+        connection.execute(
+            update(batch)
+            .where(batch.c.BatchID == bindparam("which"), batch.c.max_jobs.is_not(bindparam("limit")))
+            .values(max_jobs=bindparam("limit")),
+            [{"which": which, "limit": new.max_jobs} for which in batches],
+        )
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
             [
@@ -282,7 +298,7 @@ class Store(Index):
                     "executor_defaults": new.defaults,
                     "environment": digest,
                 }
-                for which in {one.batch_id for one in claimed}
+                for which in batches
             ],
         )
         return claimed
@@ -485,7 +501,7 @@ class Store(Index):
     def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
         """Take a batch out of the index; its attempts must have ended."""
         with self.writing() as (connection, _):
-            for table in (attempt, job, batch):
+            for table in (payload, result, name, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -35,7 +36,7 @@ class FakeCluster:
             wrapper = self.bin / command
             # What runs the wrapper is the caller that a rule kills, so the wrapper must become Python, not start it.
             wrapper.write_text(
-                f"#!/bin/sh\nexec '{sys.executable}' -I -S '{HERE}/__main__.py' '{self.folder}' {command} \"$@\"\n"
+                f'#!/bin/sh\nexec {shlex.join([sys.executable, "-I", "-S", str(HERE / "__main__.py"), str(self.folder), command])} "$@"\n'
             )
             wrapper.chmod(0o755)
         with self._fake.state():
@@ -99,9 +100,9 @@ class FakeCluster:
         """Lose a job altogether, as a cluster does that was set up anew."""
         with self._fake.state() as known:
             found = known["jobs"].pop(str(job))
-        for task in found["tasks"].values():
-            if task.get("pid"):
-                os.killpg(task["pid"], signal.SIGKILL)
+            for task in found["tasks"].values():
+                if task.get("pid"):
+                    os.killpg(task["pid"], signal.SIGKILL)
 
     # --- what a test looks at ---------------------------------------------------------------------------------
 
@@ -119,13 +120,17 @@ class FakeCluster:
         with self._fake.state(change=False) as known:
             return known["jobs"]
 
-    def tasks(self, state: str = "") -> list[tuple[str, str]]:
-        """Return (job, index) of the tasks that are ``waiting``, ``running``, ``ended``, or all."""
-        found = []
+    def tasks(self, state: str) -> list[tuple[str, str]]:
+        """Return (job, index) of the tasks in a state."""
+        return [task for task, is_ in self.states().items() if is_ == state]
+
+    def states(self) -> dict[tuple[str, str], str]:
+        """Return the state of each task, by (job, index): ``waiting``, ``running``, ``ended`` or ``error``."""
+        found = {}
         for number, job in self.jobs().items():
-            found += [(number, index, "waiting") for index in job["waiting"]]
-            found += [(number, index, task["state"]) for index, task in job["tasks"].items()]
-        return [(number, index) for number, index, is_ in found if not state or state == is_]
+            found |= {(number, index): "waiting" for index in job["waiting"]}
+            found |= {(number, index): task["state"] for index, task in job["tasks"].items()}
+        return found
 
     def wait(self, seconds: float = 60) -> None:
         """Return when nothing waits or runs."""
@@ -135,7 +140,7 @@ class FakeCluster:
         """Return when it has become true; fail when it never does."""
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end, f"it did not happen: {self.jobs()}"
+            assert time.monotonic() < end, f"it did not happen: {self.states()}"
             time.sleep(0.02)
 
     def stop(self) -> None:

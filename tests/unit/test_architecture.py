@@ -39,19 +39,10 @@ FLOORS = {
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
-    "verbs": {
-        "dispatch",
-        "handover",
-        "prepare",
-        "scripts",
-        "change",
-        "summary",
-        "render",
-        "render_html",
-        "snapshot",
-        "screen",
-    },
-    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer", "logs"},
+    "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
+    "what is shown": {"render_html", "snapshot", "screen", "logs"},
+    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
+    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -268,13 +259,16 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-EXECUTORS = {"LocalJobExecutor", "FileJobExecutor"}
+FUNCTIONS = {"persist", "persist_map", "readmgr"}
+EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name
     for name, one in vars(importlib.import_module("paraschut.errors")).items()
     if isinstance(one, type) and issubclass(one, ParaschutError)
 }
-PUBLIC = PREPARING | SUBMITTING | WATCHING | CHANGING | INSIDE | EXECUTORS | ERRORS | {"__version__"}
+PUBLIC = (
+    PREPARING | SUBMITTING | WATCHING | CHANGING | INSIDE | FUNCTIONS | EXECUTORS | ERRORS | {"__version__"}
+)
 DOCUMENTED = sorted(PUBLIC - ERRORS - {"ClusterID", "__version__"})
 
 
@@ -334,7 +328,7 @@ def test_every_argument_is_documented_or_said_to_be_that_of_another(name):
     section = re.split(r"\n\n\w+\n-+\n", section)[0]
     told = {
         one.strip(" *")
-        for line in re.findall(r"(?m)^(\w[\w, *]*)(?: : .*)?$", section)
+        for line in re.findall(r"(?m)^(\*{0,2}\w[\w, *]*)(?: : .*)?$", section)
         for one in line.split(",")
     }
     elsewhere = re.search(r"\b[Aa]s (for )?``\w+``|are those of ``\w+``|as ``\w+`` does", doc)

@@ -386,3 +386,18 @@ def test_log_in_parts(done, call, home, inside):
     ):
         assert call("log", "last:0", *words).status == 2
     assert "not a regular expression" in call("log", "last", "--grep", "(").err
+
+
+def test_what_changes_jobs_says_what_it_did_as_data_too(call, done, batch):
+    """For scripts; also when there was nothing to do, and only after somebody agreed."""
+
+    def told(*words):
+        return json.loads(done(*words, "--json"))
+
+    assert told("cancel", "last:1-2", "--yes") == {"count": 2, "state": "held", "jobs": {str(BATCH): [1, 2]}}
+    assert told("cancel", "last:1-2", "--yes") == {"count": 0, "state": "held", "jobs": {}}
+    assert told("reset", "last:2", "--yes") == {"count": 1, "state": "init", "jobs": {str(BATCH): [2]}}
+    assert told("boost", "last", "-1.5") == {"count": 4, "by": -1.5, "batches": [BATCH]}
+    assert call("remove", "last", "--json").out == ""
+    assert told("remove", "last", "--yes") == {"count": 1, "batches": [BATCH]}
+    assert told("remove", "--state", "collected", "--yes") == {"count": 0, "batches": []}

@@ -6,16 +6,19 @@ import json
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from stories import BATCH, jobs_of
 from verbs import ask
 
 import paraschut as psu
+from paraschut.agent.passes import pass_is_due
 from paraschut.config import load_config
 from paraschut.dispatch import go_on
-from paraschut.errors import ExecutorError
+from paraschut.errors import ExecutorError, JobError
 from paraschut.executors.base import executor_of, kept_defaults
 from paraschut.executors.file import FileJobExecutor
 from paraschut.executors.local import LocalJobExecutor
+from paraschut.store.runtime import Key
 
 
 @pytest.fixture
@@ -102,3 +105,65 @@ def test_defaults_that_an_executor_no_longer_takes_are_said(batch, index, home):
         ExecutorError, match=r"'file' cannot be made as it was given .*Give the pass an Executor"
     ):
         executor_of("file", load_config(), '{"flavour": 1}')
+
+
+# --- the limit of jobs
+
+
+def test_the_limit_of_a_pass_holds_for_what_goes_on_by_itself(index, store):
+    # Was: only the pass itself heeded it; the next one went up to the configured limit.
+    psu.add_batch_to_queue(BATCH, jobs_of(BATCH, 6, script="true"))
+    assert psu.submit_jobs("file", MaxJobs=2, Verbose=False).jobs == {BATCH: [0, 1]}
+    assert go_on(index).jobs == {}
+    psu.set_complete(BATCH, 0)
+    with store.writing() as (_, db):
+        assert pass_is_due(db, 1000, idle=False)
+    assert go_on(index).jobs == {BATCH: [2]}
+    with store.writing() as (_, db):
+        assert not pass_is_due(db, 1000, idle=False)
+    assert psu.submit_jobs(MaxJobs=3, Verbose=False).jobs == {BATCH: [3]}
+    psu.set_complete(BATCH, 1)
+    assert go_on(index).jobs == {BATCH: [4]}
+    assert psu.submit_jobs(Verbose=False).jobs == {BATCH: [5]}
+
+
+def test_the_limit_of_a_pass_holds_for_what_its_jobs_submit(index, monkeypatch, become):
+    psu.add_batch_to_queue(BATCH, jobs_of(BATCH, 6, script="true"))
+    psu.submit_jobs("file", MaxJobs=np.int64(2), Verbose=False)
+    ((token,),) = ask(index, "SELECT token FROM submission")
+    become(Key(BATCH, 0, 1), token)
+    psu.set_complete(Submit=True)
+    assert ask(index, "SELECT count(*) FROM job WHERE state = 'submit'") == [(2,)]
+    assert psu.submit_jobs(Verbose=False).jobs == {}
+    assert psu.submit_jobs(MaxJobs=4, Verbose=False).jobs == {BATCH: [3, 4]}
+
+
+def test_each_batch_goes_on_with_its_own_limit(index):
+    for number, limit in ((0, 1), (1, 3)):
+        psu.add_batch_to_queue(BATCH + number, jobs_of(BATCH + number, 4, script="true"))
+        psu.submit_one_batch(BATCH + number, "file", MaxJobs=limit, Verbose=False)
+    assert ask(index, "SELECT count(*) FROM job WHERE state = 'submit'") == [(3,)]
+    for job_index in (0, 1):
+        psu.set_complete(BATCH + 1, job_index)
+    assert go_on(index).jobs == {BATCH + 1: [2, 3]}
+
+
+@pytest.mark.parametrize("limit", [-1, True, 1.5, "2", 1 << 64])
+def test_a_limit_that_is_no_number_of_jobs_is_said(batch, limit):
+    with pytest.raises(JobError, match=r"MaxJobs is .*; it must be a number of jobs of 0 or more"):
+        psu.submit_jobs("file", MaxJobs=limit)
+
+
+# --- what a pass returns
+
+
+def test_a_notebook_shows_what_a_pass_did_once(batch, capsys):
+    # Was: the printed line, and behind it the same once more as the value of the cell.
+    done = psu.submit_jobs("file")
+    assert DisplayFormatter().format(done) == ({}, {})
+    assert capsys.readouterr().out == "submitted 1 job of 1 batch\n"
+    DisplayFormatter().format(done)
+    assert capsys.readouterr().out == "submitted 1 job of 1 batch\n"
+    quiet = psu.submit_jobs(Verbose=False)
+    DisplayFormatter().format(quiet)
+    assert capsys.readouterr().out == "nothing to submit\n"

@@ -369,9 +369,33 @@ def test_a_job_brings_an_index_of_an_older_version_to_this_one(in_job, index, py
     with closing(sqlite3.connect(index)) as connection:
         connection.executescript(
             "PRAGMA user_version=1; CREATE TABLE old AS SELECT * FROM batch; DROP TABLE batch;"
+            "CREATE TABLE handed AS SELECT * FROM submission; DROP TABLE submission;"
+            "DROP TABLE snapshot; DROP TABLE payload; DROP TABLE result; DROP TABLE name;"
         )
         columns = "BatchID, name, data_type, created, executor, environment, workdir"
         connection.executescript(f"CREATE TABLE batch AS SELECT {columns} FROM old; DROP TABLE old;")
+        columns = "token, executor, host, pid, boot_id, start_ticks, claimed, recorded, cluster_id, settled, seen, environment"
+        connection.executescript(
+            f"CREATE TABLE submission AS SELECT {columns} FROM handed; DROP TABLE handed;"
+        )
     python("import paraschut as psu; psu.set_complete(Submit=True)")
     assert states(index)[BATCH, 0] == "complete"
     assert os.path.exists(migrate.copy_path(index, 1))
+
+
+def test_a_job_whose_odd_fields_are_as_they_were_does_not_load_what_pickles_them(
+    store, make_jobs, become, python
+):
+    # Was: 30 ms and dozens of files, to find that nothing had changed.
+    add(store, make_jobs(1, odd=(1, 2), array=np.arange(3), nothing=float("nan"), some={1, "a"}))
+    become(claim(store, "t")[0])
+    done = python(
+        "import sys, paraschut as psu\n"
+        "job = psu.get_job_info(SetID=True)\n"
+        "job['note'] = 'done'\n"
+        "psu.set_complete(JobInfo=job)\n"
+        "print('cloudpickle' in sys.modules)\n"
+    )
+    assert done.stdout == "False\n"
+    job = read(store, BATCH, 0)
+    assert (job["state"], job["note"], job["odd"]) == ("complete", "done", (1, 2))

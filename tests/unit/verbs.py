@@ -114,5 +114,5 @@ def fold_events(store, files=None, *, key=None, also=None, unlink=True):
         if also is not None:
             also(db)
     if unlink:
-        spool.unlink(events)
+        spool.unlink(Paths(store.index), events)
     return [event.path for event in events]
