@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         set_batch_field,
         set_job_field,
     )
-    from paraschut.dashboard import get_queue, print_log
+    from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.logs import print_log
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
@@ -126,7 +127,7 @@ _HOMES = {
         "set_batch_field",
         "set_job_field",
     ),
-    "dashboard": ("get_queue", "print_log"),
+    "dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
@@ -152,6 +153,7 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
     "mapping": ("persist_map",),
     "prepare": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -25,7 +25,9 @@ from paraschut.cli_parts import (
     selectors_argument,
     whole,
 )
-from paraschut.errors import NotFoundError, StoreError
+from paraschut.errors import JobError, NotFoundError, StoreError
+from paraschut.screen import coloured
+from paraschut.summary import parse_spans
 
 _ATTEMPT = ("n", "executor", "host", "submitted", "started", "cancelled", "ended")
 _END = ("code", "signal", "reason", "max_rss", "cpu")
@@ -110,31 +112,98 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
     help="Which attempt: 1 is the first, -1 the last, which is the default.",
 )
 @click.option("--lines", "-n", metavar="N", type=click.IntRange(min=0), help="Only the last N lines.")
+@click.option("--head", metavar="N", type=click.IntRange(min=0), help="Only the first N lines.")
+@click.option("--range", "span", metavar="A-B", help="Only lines A to B, counted from 1: 5-9, or 1,5-9.")
 @click.option("--regex", metavar="REGEX", help="Only lines in which this regular expression is found.")
+@click.option(
+    "--grep",
+    "wanted",
+    metavar="REGEX",
+    help="Search the logs of all jobs that are meant, and print what is found as BATCH:JOB:line: text.",
+)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on as the jobs write, until they have ended or Ctrl-C."
+)
 @filter_option("Only jobs that meet it.")
 def log(
-    which: Selector, stderr: bool, attempt: int, lines: int | None, regex: str | None, condition: str
+    which: Selector,
+    stderr: bool,
+    attempt: int,
+    lines: int | None,
+    head: int | None,
+    span: str | None,
+    regex: str | None,
+    wanted: str | None,
+    follow: bool,
+    condition: str,
 ) -> None:
     """Print what jobs wrote, also while they run.
 
-    Of whole batches, those that have started are meant.
+    Of whole batches, those that have started are meant. A log may be of any
+    size: very long lines are cut, and bytes that are no text are replaced.
 
     For example:
 
       paraschut log last:7 --stderr --lines 20
+      paraschut log last:7 -f
+      paraschut log last --grep 'loss: nan|Traceback'
       paraschut log all --filter 'failure LIKE "%memory%"' --stderr
+
+    Exit status: as of all commands; and 1 if --grep finds nothing.
     """
     from paraschut import print_log
 
     if attempt == 0:
         raise click.UsageError("--attempt counts from 1, or backwards from -1: there is no attempt 0.")
+    parts = {"--lines": lines, "--head": head, "--range": span}
+    given = [option for option, value in parts.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} do not go together: each says which lines.")
     key = "stderr" if stderr else "stdout"
+    if wanted is not None:
+        if given or regex or follow or attempt != -1:
+            raise click.UsageError(
+                "--grep searches the whole last log: only --stderr and --filter go with it."
+            )
+        _grep(which, condition, key, wanted)
+        return
+    if follow and (head is not None or span is not None):
+        raise click.UsageError("What is followed is at the end: only --lines says where to begin.")
+    chosen = _line_numbers(lines, head, span)
     number = attempt - 1 if attempt > 0 else attempt
     found = _with_log(which, condition, attempt, number)
     for batch_id, indices in found.items():
         if len(found) > 1 and len(indices) == 1:
             click.echo(f"--- {batch_id}:{indices[0]}, {key}")
-        print_log(batch_id, indices, key, LogIndex=number, Lines=lines, RegEx=regex)
+        print_log(batch_id, indices, key, LogIndex=number, Lines=chosen, RegEx=regex, Follow=follow)
+
+
+def _line_numbers(lines: int | None, head: int | None, span: str | None) -> int | Iterable[int] | None:
+    if head is not None:
+        return range(head)
+    if span is not None:
+        try:
+            return [number - 1 for number in parse_spans(span) if number]
+        except JobError as error:
+            raise click.UsageError(
+                f"--range takes line numbers, as 5-9 or 1,5-9: {span!r} is none."
+            ) from error
+    return lines
+
+
+def _grep(which: Selector, condition: str, key: str, wanted: str) -> None:
+    from paraschut.logs import grep, pattern_of
+
+    pattern = pattern_of(wanted)
+    found = False
+    with open_index() as store:
+        jobs = {one.batch_id: one.indices for one in choose(store, [which], condition)}
+        for log, number, line in grep(store, jobs, key, pattern):
+            found = True
+            where = f"{log.batch_id}:{log.job_index}:{number}: "
+            click.echo(click.style(where, fg="cyan") + line if coloured() else where + line, color=True)
+    if not found:
+        raise click.exceptions.Exit(job_cli.FAILED)
 
 
 def _with_log(which: Selector, condition: str, attempt: int, number: int) -> dict[int, list[int]]:

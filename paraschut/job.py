@@ -84,6 +84,16 @@ class Job(dict[str, Any]):
         """Return a shallow copy that remembers the same."""
         return Job(self, origin=self.origin, partial=self.partial)
 
+    def __repr__(self) -> str:
+        word = self.get("failure") or self.get("state")
+        words = (joined_name(self.get("name")), str(word), f"{len(self)} fields")
+        return f"<Job {self.get('BatchID')}:{self.get('JobIndex')} {', '.join(filter(None, words))}>"
+
+    def _repr_html_(self) -> str:
+        from paraschut.render_html import job_html
+
+        return job_html(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (dict(self), self.origin, self.partial)
 

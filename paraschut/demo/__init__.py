@@ -120,7 +120,7 @@ def run(
     deadline = time.monotonic() + timeout
     shown = ""
     while True:
-        jobs = (psu.get_queue(Filter=only, Verbose=False) or {}).get(batch_id, [])
+        jobs = psu.get_queue(Filter=only, Verbose=False).get(batch_id, [])
         _check_jobs(batch_id, jobs)
         if not submitted.count and all(job["state"] == "init" for job in jobs):
             raise ParaschutError(

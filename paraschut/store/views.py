@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
 from paraschut.store import runtime
@@ -62,12 +62,32 @@ def batches(connection: Connection) -> dict[int, BatchInfo]:
     return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
 
 
-def online(connection: Connection) -> set[tuple[int, int]]:
-    """Return the jobs that have an attempt that started and did not end."""
-    query = select(attempt.c.BatchID, attempt.c.JobIndex).where(
+def online(connection: Connection) -> dict[tuple[int, int], float]:
+    """Return the jobs that have an attempt that started and did not end, and when it started."""
+    query = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.started).where(
         attempt.c.started.is_not(None), attempt.c.ended.is_(None)
     )
-    return {(row.BatchID, row.JobIndex) for row in connection.execute(query)}
+    return {(batch_id, job_index): started for batch_id, job_index, started in connection.execute(query)}
+
+
+class Times(NamedTuple):
+    """When the attempts of a batch ran: the first start, the last end, and the mean of those that ended by themselves."""
+
+    first: float
+    last: float | None
+    mean: float | None
+
+
+def times(connection: Connection) -> dict[int, Times]:
+    """Return when the attempts of each batch ran."""
+    well = case((attempt.c.reason.is_(None), attempt.c.ended - attempt.c.started))
+    query = (
+        select(attempt.c.BatchID, func.min(attempt.c.started), func.max(attempt.c.ended), func.avg(well))
+        .where(attempt.c.started.is_not(None))
+        .group_by(attempt.c.BatchID)
+    )
+    found: Any = connection.execute(query).cursor
+    return {batch_id: Times(*row) for batch_id, *row in found}
 
 
 def missing(
@@ -117,16 +137,17 @@ def job_dicts(
     rows = [dict(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings()]
     found: dict[int, list[jobs.Job]] = {}
     for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
-        told = _attempts_of_batch(connection, batch_id)
+        told = attempts_of_batch(connection, batch_id)
         found[batch_id] = [
             assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
         ]
     return found
 
 
-def _attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+def attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+    """Return the attempts of the jobs of a batch, by JobIndex."""
     query = (
-        select(attempt, submission.c.cluster_id)
+        select(attempt, submission.c.cluster_id, submission.c.executor)
         .join(submission, submission.c.token == attempt.c.token)
         .where(attempt.c.BatchID == batch_id)
         .order_by(attempt.c.JobIndex, attempt.c.n)

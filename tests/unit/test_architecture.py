@@ -40,6 +40,7 @@ FLOORS = {
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
+    "what is shown": {"render_html", "snapshot", "screen", "logs"},
     "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
     "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
@@ -53,6 +54,8 @@ DOORS = {
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
+    # A job shows itself in a notebook.
+    ("job", "render_html"),
 }
 
 
@@ -137,9 +140,16 @@ def test_the_launcher_is_a_program_of_its_own():
     assert imports("agent.launcher") == set()
 
 
-@pytest.mark.parametrize("module", ["render", "summary"])
+@pytest.mark.parametrize("module", ["render", "render_html", "summary", "snapshot"])
 def test_what_is_shown_knows_no_store_and_no_executor(module):
-    assert {room_of(other) for other, _ in imports(module)} <= {"errors", "job", "values", "summary"}
+    assert {room_of(other) for other, _ in imports(module)} <= {
+        "errors",
+        "job",
+        "values",
+        "summary",
+        "render",
+        "render_html",
+    }
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "executors"])
@@ -219,6 +229,8 @@ def test_only_what_promises_text_prints():
     assert printing <= {
         "dispatch",
         "dashboard",
+        "logs",
+        "screen",
         "cli",
         "cli_change",
         "cli_look",
