@@ -140,6 +140,8 @@ class JobExecutor(ABC):
     other_hosts: ClassVar[bool] = False
     #: Whether the index itself is the queue, so that nothing is written into a submission folder.
     index_is_queue: ClassVar[bool] = False
+    #: Whether a job learns its id only when it starts, from the scheduler.
+    ids_come_late: ClassVar[bool] = False
     #: The number of the first task of a submission.
     first_task: ClassVar[int] = 0
 

@@ -82,6 +82,7 @@ class ClusterJobExecutor(JobExecutor):
     """
 
     other_hosts: ClassVar[bool] = True
+    ids_come_late: ClassVar[bool] = True
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
     #: What lines for the scheduler begin with, and the options in them that are ours to say.
@@ -102,7 +103,9 @@ class ClusterJobExecutor(JobExecutor):
     ) -> None:
         super().__init__(queue, resources, options)
         self.timeout = 60.0
+        # Thousands of jobs ask for the same.
         self._flags: dict[Hashable, tuple[str, ...]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
         self.flags_of(None, {}, None)
 
     def heed(self, config: Config) -> None:
@@ -173,11 +176,15 @@ class ClusterJobExecutor(JobExecutor):
 
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if the scheduler could not be told."""
-        asked = super().asked(job)
-        self._flags_of_job(job)
-        nodes = {**self.resources, **(job.get("resources") or {})}.get("nodes")
-        queue = job.get("queue") or self.queue
-        return {**asked, **({"nodes": nodes} if nodes else {}), **({"queue": queue} if queue else {})}
+        key = repr((job.get("queue"), job.get("resources"), job.get("options")))
+        if key not in self._asked:
+            asked = super().asked(job)
+            self._flags_of_job(job)
+            nodes = {**self.resources, **(job.get("resources") or {})}.get("nodes")
+            queue = job.get("queue") or self.queue
+            more = {"nodes": nodes, "queue": queue}
+            self._asked[key] = {**asked, **{name: value for name, value in more.items() if value}}
+        return self._asked[key]
 
     def ignored(self, job: Mapping[str, Any]) -> list[str]:
         """Return the keys of a job's resources that mean nothing to this scheduler."""
