@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import fold as folding
-from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
@@ -181,7 +181,7 @@ def submit_one_batch(
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
     submitted 4 jobs of 1 batch
     """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, jobs.numbers_of(BatchID))
+    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, checks.numbers_of(BatchID))
 
 
 def _pass(
@@ -194,13 +194,13 @@ def _pass(
     only: Collection[int] | None,
 ) -> Submitted:
     config = load_config()
-    if MaxJobs is not None and not jobs.is_index(MaxJobs):
+    if MaxJobs is not None and not checks.is_index(MaxJobs):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
         executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
     inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
     request = _Request(
-        None if MaxJobs is None else jobs.number_of(MaxJobs),
+        None if MaxJobs is None else checks.number_of(MaxJobs),
         config.max_jobs,
         MinPrior,
         only,
@@ -373,8 +373,8 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    batch_id = jobs.number_of(BatchID)
-    indices = jobs.numbers_of(JobIndex)
+    batch_id = checks.number_of(BatchID)
+    indices = checks.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:
         folding.fold(store, config)

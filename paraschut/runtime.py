@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
@@ -159,15 +160,15 @@ def _own_key() -> Key | None:
 
 def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int, int]:
     if batch_id is not None and job_index is not None:
-        return jobs.number_of(batch_id), jobs.number_of(job_index)
+        return checks.number_of(batch_id), checks.number_of(job_index)
     key = _own_key()
     if key is None:
         raise NotInJobError(
             f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
         )
     return (
-        key.batch_id if batch_id is None else jobs.number_of(batch_id),
-        key.job_index if job_index is None else jobs.number_of(job_index),
+        key.batch_id if batch_id is None else checks.number_of(batch_id),
+        key.job_index if job_index is None else checks.number_of(job_index),
     )
 
 
@@ -257,7 +258,7 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     >>> update_job(job)  # doctest: +SKIP
     """
     job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
-    if not jobs.is_index(job.get("BatchID")) or not jobs.is_index(job.get("JobIndex")):
+    if not checks.is_index(job.get("BatchID")) or not checks.is_index(job.get("JobIndex")):
         raise JobError(
             f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
         )
@@ -279,7 +280,7 @@ def update_job(JobInfo: dict[str, Any]) -> None:
 
 def _checked(job: jobs.Job) -> jobs.Job:
     """Return a job whose fields can be kept, with its ``workdir`` as it is meant here."""
-    jobs.check_change(job)
+    checks.check_change(job)
     workdir = job.get("workdir")
     if workdir is None or os.path.isabs(workdir):
         return job
@@ -391,7 +392,7 @@ def set_progress(
     --------
     >>> set_progress(0.5, "epoch 10 of 20")  # doctest: +SKIP
     """
-    if not jobs.is_number(fraction) or not 0 <= float(fraction) <= 1:
+    if not checks.is_number(fraction) or not 0 <= float(fraction) <= 1:
         raise JobError(f"The progress is {fraction!r}; it must be a number between 0 and 1.")
     where = _where(BatchID, JobIndex, "set_progress")
     key = _key_of(where)

@@ -29,6 +29,7 @@ FLOORS = {
         "errors",
         "values",
         "job",
+        "checks",
         "bulk",
         "config",
         "config_rules",
