@@ -408,6 +408,8 @@ def is_number(value: object) -> bool:
     """Return whether a value is a finite number."""
     if type(value) is int and -(1 << 63) <= value < 1 << 63:
         return True
+    if type(value) is float:
+        return math.isfinite(value)
     try:
         return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     except (TypeError, OverflowError):  # NumPy calls a span of time a real number
