@@ -27,6 +27,7 @@ from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
+from paraschut.store.line import Line
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
 _T = TypeVar("_T")
@@ -69,7 +70,7 @@ class Agent:
         self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
         self._done = False
         self._connection: sqlite3.Connection | None = None
-        self._line = engine.Line(self.index, self.lock_timeout)
+        self._line = Line(self.index, self.lock_timeout)
         self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
         self._next_memory = 0.0
