@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from machine import USER
+from machine import USER, Trouble
 from sge import GridEngine
 from slurm import Slurm
 
@@ -23,13 +23,16 @@ def _running():
     return {name: cluster.running() for name, cluster in FOUND.items()}
 
 
+def _skip(sentence):
+    if "clusters" in REQUIRED:
+        pytest.fail(f"{sentence}, and PARASCHUT_TESTS_REQUIRE=clusters wants it.")
+    pytest.skip(f"{sentence}.")
+
+
 def _given(name, running, monkeypatch):
     cluster = FOUND[name]
     if not running[name]:
-        sentence = f"{cluster.title} does not run ({cluster.missing() or 'make clusters starts it'})"
-        if "clusters" in REQUIRED:
-            pytest.fail(f"{sentence}, and PARASCHUT_TESTS_REQUIRE=clusters wants it.")
-        pytest.skip(f"{sentence}.")
+        _skip(f"{cluster.title} does not run ({cluster.missing() or 'make clusters starts it'})")
     for variable, value in cluster.environment().items():
         monkeypatch.setenv(variable, value)
     yield cluster
@@ -49,6 +52,43 @@ def slurm(_running, monkeypatch):
 def sge(_running, monkeypatch):
     """Return the real Grid Engine, whose commands work in this test."""
     yield from _given("sge", _running, monkeypatch)
+
+
+def _another_slurm(**how):
+    """Start a Slurm that only this run of the tests has, and stop it."""
+    cluster = Slurm(
+        f"/tmp/psu-slurm-{os.getpid()}-{len(how)}", 20_000 + os.getpid() % 1000 * 20 + 10 * len(how), **how
+    )
+    try:
+        cluster.start()
+    except Trouble as trouble:
+        _skip(f"Slurm cannot be started here ({trouble})")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def _forgetful():
+    yield from _another_slurm(extra="MinJobAge=2")
+
+
+@pytest.fixture(scope="session")
+def _accounting():
+    yield from _another_slurm(accounting=True, extra="MinJobAge=2")
+
+
+@pytest.fixture
+def forgetful_slurm(_forgetful, monkeypatch):
+    """Return a Slurm of our own that forgets a job within some ten seconds of its end, and has no accounting."""
+    monkeypatch.setenv("SLURM_CONF", _forgetful.environment()["SLURM_CONF"])
+    return _forgetful
+
+
+@pytest.fixture
+def accounting_slurm(_accounting, monkeypatch):
+    """Return a Slurm of our own with slurmdbd, so that sacct knows what squeue has forgotten."""
+    monkeypatch.setenv("SLURM_CONF", _accounting.environment()["SLURM_CONF"])
+    return _accounting
 
 
 @pytest.fixture

@@ -85,6 +85,27 @@ def test_slurmctld_stops_freezes_and_comes_back(slurm):
     wait_for(slurm.running)
 
 
+def test_a_slurm_that_forgets_and_one_that_keeps_books(forgetful_slurm, accounting_slurm, monkeypatch):
+    for cluster in (forgetful_slurm, accounting_slurm):
+        monkeypatch.setenv("SLURM_CONF", cluster.environment()["SLURM_CONF"])
+        job = said("sbatch", "--parsable", "--output=/dev/null", "--wrap=exit 3").stdout.strip()
+        asked = ("squeue", "--noheader", "--states=all", f"--jobs={job}")
+        gone = wait_for(lambda asked=asked: (found := said(*asked)).returncode and found)
+        assert "Invalid job id specified" in gone.stderr
+        books = (
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            f"--jobs={job}",
+            "--format=state,exitcode",
+        )
+        if cluster.accounting:
+            assert wait_for(lambda books=books: said(*books).stdout) == "FAILED|3:0\n"
+        else:
+            assert said(*books).stderr == "Slurm accounting storage is disabled\n"
+
+
 def test_a_node_of_slurm_goes_and_comes_back(slurm):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
