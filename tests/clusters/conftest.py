@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from machine import USER, Trouble
+from machine import BARE, USER, Trouble
 from sge import GridEngine
 from slurm import Slurm
 
@@ -29,10 +31,19 @@ def _skip(sentence):
     pytest.skip(f"{sentence}.")
 
 
+def _why_not(cluster):
+    if cluster.missing():
+        return cluster.missing()
+    if not cluster.pid(cluster.daemons[0]):
+        return "make clusters starts it"
+    # The daemons of Grid Engine are in a network of their own, which only root enters.
+    return f"it does not answer from here; tests/clusters/sge.py run --user {USER} COMMAND runs one beside Grid Engine"
+
+
 def _given(name, running, monkeypatch):
     cluster = FOUND[name]
     if not running[name]:
-        _skip(f"{cluster.title} does not run ({cluster.missing() or 'make clusters starts it'})")
+        _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
     for variable, value in cluster.environment().items():
         monkeypatch.setenv(variable, value)
     yield cluster
@@ -89,6 +100,25 @@ def accounting_slurm(_accounting, monkeypatch):
     """Return a Slurm of our own with slurmdbd, so that sacct knows what squeue has forgotten."""
     monkeypatch.setenv("SLURM_CONF", _accounting.environment()["SLURM_CONF"])
     return _accounting
+
+
+@pytest.fixture
+def users_python():
+    """Return a Python that the ordinary user can run, and the PYTHONPATH with which it has this package."""
+    if os.getuid():
+        pytest.skip("only root can do something as another user.")
+    root, packages = Path(__file__).parents[2], Path(pytest.__file__).parents[1]
+    wanted = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    for python, path in ((sys.executable, str(root)), ("/usr/bin/python3", f"{root}:{packages}")):
+        argv = ["runuser", "--user", USER, "--", python, "-c", f"{wanted} or __import__('paraschut')"]
+        if not subprocess.run(
+            argv, env={**BARE, "PYTHONPATH": path}, cwd="/", capture_output=True, check=False
+        ).returncode:
+            return python, path
+    _skip(
+        f"no Python {sys.version_info[0]}.{sys.version_info[1]} that the user {USER} can run has this package"
+    )
+    return None
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from machine import USER, alive
+from machine import BARE, USER, alive
 
 pytestmark = pytest.mark.cluster
 
@@ -68,6 +68,15 @@ def test_an_ordinary_user_submits_to_slurm(slurm, users_folder):
     )
     assert said(*submit, cwd=users_folder).returncode == 0
     assert (users_folder / "log").read_text().strip() == USER
+
+
+def test_an_ordinary_user_has_a_python_with_this_package(users_python):
+    python, path = users_python
+    program = "import os, sqlalchemy, paraschut; print(os.getuid() > 0)"
+    done = said(
+        "runuser", "--user", USER, "--", python, "-c", program, env={**BARE, "PYTHONPATH": path}, cwd="/"
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_slurmctld_stops_freezes_and_comes_back(slurm):
