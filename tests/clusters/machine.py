@@ -76,10 +76,10 @@ def _no_daemon_starts() -> Iterator[None]:
 
 def install(*packages: str) -> None:
     """Install what is missing of the packages, and make the user."""
-    if os.getuid():
-        raise Trouble("only root can install packages")
     if not shutil.which("apt-get"):
         raise Trouble("the packages are Debian's, and this machine has no apt-get")
+    if os.getuid():
+        raise Trouble("only root can install packages")
     missing = [package for package in packages if not installed(package)]
     if missing:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -105,9 +105,9 @@ def test_how_tasks_end(fake_slurm, say, tmp_path):
     say("sbatch -J memory -o memory.out --wrap 'sleep 60'")
     say("sbatch -J cancelled -o cancelled.out --wrap 'sleep 60'")
     say(
-        "sbatch -J traps -o /dev/null --wrap 'trap \"exit 5\" TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done'"
+        "sbatch -J traps -o /dev/null --wrap 'trap \"exit 5\" TERM; touch ready; while :; do sleep 0.2; done'"
     )
-    fake_slurm.until(lambda: len(fake_slurm.tasks("ended")) == 5)
+    fake_slurm.until(lambda: len(fake_slurm.tasks("ended")) == 5 and (tmp_path / "ready").exists())
     fake_slurm.end(6, verdict="OUT_OF_MEMORY")
     say("scancel -n cancelled; scancel 8")
     fake_slurm.wait()
