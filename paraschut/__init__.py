@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.history import history
     from paraschut.logs import print_log
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
@@ -97,6 +98,7 @@ __all__ = [
     "get_job_template",
     "get_qstat",
     "get_queue",
+    "history",
     "load_data",
     "periodic_submitter",
     "persist",
@@ -153,6 +155,7 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "history": ("history",),
     "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
     "mapping": ("persist_map",),
