@@ -78,6 +78,45 @@ def queue(
         put_json({str(batch_id): jobs for batch_id, jobs in (found or {}).items()})
 
 
+@click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--interval",
+    "-n",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    help="Between two looks; default: 5.",
+)
+@click.option(
+    "--display",
+    "states",
+    metavar="STATE",
+    multiple=True,
+    help="Show only jobs in this state, or 'missing'. May be given several times.",
+)
+@filter_option("Show only jobs that meet it.")
+def watch(selectors: tuple[Selector, ...], interval: float, states: tuple[str, ...], condition: str) -> None:
+    """Show where every batch stands, and keep that up to date.
+
+    On a screen of its own, which q or Ctrl-C leaves; arrow keys scroll. It ends
+    by itself when no job is left that runs or waits. Into a pipe or a file, text
+    is printed whenever something has changed.
+
+    For example:
+
+      paraschut watch
+      paraschut watch last -n 2 --display run --display missing
+    """
+    from paraschut import watch as watch_queue
+
+    watch_queue(
+        interval,
+        _of_batches(selectors, condition),
+        Display={word.strip() for given in states for word in given.split(",")} or None,
+    )
+
+
 def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
     """Return a Filter that also holds only for some batches."""
     if not selectors:
@@ -275,7 +314,7 @@ def history(which: Selector, as_json: bool) -> None:
     Times are UTC epoch seconds, durations seconds, sizes bytes; what is not
     known is null.
     """
-    from paraschut.history import history as history_of
+    from paraschut.histories import history as history_of
 
     found = history_of(*one_job(which))
     if as_json:
