@@ -171,17 +171,21 @@ def _refuse_unknown(store: Store, wanted: Mapping[int, Sequence[int] | None]) ->
 def _delete(store: Store, config: Config, taken: list[Running]) -> None:
     """Delete attempts from their executors, and fold the end of those of which it is certain."""
     taken.sort(key=lambda one: (one.executor, one.token))
-    for (name, token), group in groupby(taken, key=lambda one: (one.executor, one.token)):
-        mine = list(group)
-        submission = folding.bare(store, token, mine[0].cluster_id)
-        gone = set(executor_of(name, config).delete(submission, [one.task for one in mine]))
-        if gone:
+    for name, mine in groupby(taken, key=lambda one: one.executor):
+        groups = [list(group) for _, group in groupby(mine, key=lambda one: one.token)]
+        wanted = [
+            (folding.bare(store, group[0].token, group[0].cluster_id), [one.task for one in group])
+            for group in groups
+        ]
+        for group, gone in zip(groups, executor_of(name, config).delete_all(wanted), strict=True):
+            ended = [one for one in group if one.task in gone]
+            if not ended:
+                continue
             now = time.time()
             with store.writing() as (_, db):
-                for one in mine:
-                    if one.task in gone:
-                        key = Key(one.batch_id, one.job_index, one.n)
-                        end_attempt(db, key, Ended(one.started, now, None, None), "cancelled", complete=False)
+                for one in ended:
+                    key = Key(one.batch_id, one.job_index, one.n)
+                    end_attempt(db, key, Ended(one.started, now, None, None), "cancelled", complete=False)
 
 
 def qdel_batch(BatchID: Batches, state: str = "held") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Literal, overload
 
 from paraschut import fold as folding
+from paraschut import queues
 from paraschut.config import Config, load_config
 from paraschut.errors import StoreError
 from paraschut.executors.base import JobExecutor, executor_of
@@ -221,7 +223,11 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
     finished = sum(row.count for row in every if row.state in {"complete", "collected"})
     lit_count = sum(last - first + 1 for row in every for first, last in row.online)
     lost = sum(len(batch.missing) for batch in rows)
-    return rows, Totals(active, lit_count, lost, finished, sum(row.count for row in every), tuple(notes))
+    schedulers = tuple(queues.counts(store))
+    # Of jobs of a scheduler that does not answer, nobody knows whether they are still there.
+    queued = None if any(count is None for _, count in schedulers) else active
+    every_job = sum(row.count for row in every)
+    return rows, Totals(queued, lit_count, lost, finished, every_job, tuple(notes), schedulers)
 
 
 def _times(
@@ -275,3 +281,10 @@ def _report(store: Store, batch_id: int, one: MissingRow) -> None:
             print(f"    {line}")
     except FileNotFoundError:
         print(f"    its error log is empty ({path})")
+    with store.reading() as connection:
+        summary = store.statements(connection).rows(
+            "read_attempts", batch_id=batch_id, job_index=one.job_index
+        )
+    words = json.loads(summary[-1]["qstat"] or "{}").get("scheduler") if summary else None
+    if words:
+        print(f"    the scheduler said: {words}")

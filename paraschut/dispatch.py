@@ -12,6 +12,7 @@ from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.executors.cluster import UnreachableError
 from paraschut.handover import Handed, hand_over, new_submission
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
@@ -279,15 +280,8 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
         )
 
     for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
-        try:
-            executor = executor_of(kind.executor, config, kind.defaults)
-            if not executor.isconnected():
-                done.left.append(
-                    f"this machine cannot submit to {executor.name}: the next pass elsewhere will"
-                )
-                continue
-        except ExecutorError as error:
-            done.left.append(str(error))
+        executor = _reached(store, config, kind, done, refused)
+        if executor is None:
             continue
 
         def decide(now: Ready, kind: _Kind = kind) -> tuple[Any, int]:
@@ -310,6 +304,24 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _reached(
+    store: Store, config: Config, kind: _Kind, done: Submitted, refused: list[SubmitError]
+) -> JobExecutor | None:
+    """Return the executor; None, with the reason in ``done``, if nothing can be submitted to it from here now."""
+    try:
+        executor = executor_of(kind.executor, config, kind.defaults)
+        if executor.isconnected():
+            folding.reach(store, config, executor)
+            return executor
+        done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+    except UnreachableError as error:
+        refused.append(error)
+        done.left.append(str(error))
+    except ExecutorError as error:
+        done.left.append(str(error))
+    return None
 
 
 def _say_full(done: Submitted, request: _Request, before: Ready) -> None:

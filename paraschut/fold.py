@@ -18,7 +18,7 @@ from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
 from paraschut.executors.base import Evidence, Exit, JobExecutor, Submission, executor_of
-from paraschut.executors.cluster import ClusterJobExecutor
+from paraschut.executors.cluster import ClusterJobExecutor, UnreachableError
 from paraschut.executors.queue import Queue
 from paraschut.paths import Paths
 from paraschut.process import Identity, host_name, is_alive
@@ -144,6 +144,15 @@ def _fold_scheduled(
     except ExecutorError as error:
         notes.append(str(error))
     return notes
+
+
+def reach(store: Store, config: Config, executor: JobExecutor) -> None:
+    """Raise UnreachableError if the executor's scheduler does not answer: nothing is claimed then."""
+    if isinstance(executor, ClusterJobExecutor):
+        try:
+            queues.shared_queue(store, config, executor)
+        except ExecutorError as error:
+            raise UnreachableError(f"Nothing was submitted to {executor.name}: {error}") from error
 
 
 def remove_folder(folder: str) -> None:

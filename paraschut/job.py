@@ -165,7 +165,7 @@ def check(job: Mapping[str, Any]) -> None:
             f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
         )
     state = job["state"]
-    if state != "init" and (not is_state(state) or state in SUBMITTED):
+    if not is_state(state) or state in SUBMITTED:
         raise JobError(
             f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
             f"'submit', 'run' and 'spawn' are set by submission."
@@ -213,7 +213,7 @@ def check_change(fields: Mapping[str, Any]) -> None:
             f"A script cannot be {fields['script']!r}; it is a command line or a path. Nothing was changed."
         )
     workdir = fields.get("workdir")
-    if workdir not in (None, REMOVED) and not _is_text(workdir):
+    if workdir is not None and workdir is not REMOVED and not _is_text(workdir):
         raise JobError(f"A workdir cannot be {workdir!r}; it is a path. Nothing was changed.")
 
 
@@ -423,6 +423,8 @@ def _whole(value: Any) -> int:
 
 def is_state(value: object) -> bool:
     """Return whether a value is a word that a state can be."""
+    if type(value) is str and value == "init":
+        return True
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value and encodable(value)
 
 

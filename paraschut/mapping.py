@@ -50,7 +50,7 @@ def persist_map(
     ----------
     fn : Callable
         What is called, as by ``map``: with one item of each iterable.
-    *iterables : Iterable
+    iterables : Iterable
         The items; the shortest decides how many calls there are.
     name : str
         Names the batch, so that ``readmgr(name)`` finds it.

@@ -388,6 +388,7 @@ def _total_lines(totals: Totals, look: _Look, *, always: bool = False) -> list[s
             f"online: {totals.online}",
             f"missing: {totals.missing}",
             f"complete: {totals.complete}/{totals.jobs}",
+            *(f"yours on {name}: {'unknown' if n is None else n}" for name, n in totals.schedulers),
         ]
         return _wrapped(parts, look.width, " | " if look.ascii_only else " · ") + lines
     return lines

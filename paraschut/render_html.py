@@ -340,6 +340,10 @@ def _foot(totals: Totals, now: float | None) -> str:
         f"online: <b>{totals.online:,}</b>",
         f"missing: {lost}",
         f"complete: <b>{totals.complete}/{totals.jobs}</b>",
+        *(
+            f"yours on {escaped(name)}: <b>{'unknown' if count is None else f'{count:,}'}</b>"
+            for name, count in totals.schedulers
+        ),
     ]
     if now is not None:
         parts.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -336,8 +337,24 @@ def set_complete(
         event["columns"]["state"] = "complete"
         desk.keep(key, event)
         return
+    if key is not None and os.environ.get("PARASCHUT_EXECUTOR"):
+        _keep_summary(desk, key, os.environ["PARASCHUT_EXECUTOR"])
     if Submit:
         _submit_next(desk)
+
+
+def _keep_summary(desk: _Desk, key: Key, name: str) -> None:
+    """Keep with this attempt what its scheduler says of it, which it forgets soon; it is no reason to fail."""
+    from paraschut.config import load_config
+    from paraschut.errors import ExecutorError
+    from paraschut.executors.base import executor_of
+
+    try:
+        summary = executor_of(name, load_config()).get_job_summary(os.environ["PARASCHUT_CLUSTERID"])
+        if summary:
+            desk.write(lambda db: db.run("attempt_qstat", **key._asdict(), qstat=summary), key)
+    except (ExecutorError, StoreError):
+        return
 
 
 def _submit_next(desk: _Desk) -> None:
@@ -424,7 +441,13 @@ def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
     from paraschut.config import load_config
     from paraschut.executors.base import executor_of
 
-    row = _desk().read(lambda db: db.row("submission_of", cluster_id=known_as.rpartition(".")[0]))
+    # As it was recorded: the token of a submission, the id of a job, or of an array with # for the number of a task.
+    forms = dict.fromkeys(
+        [known_as.rpartition(".")[0], known_as, re.sub(r"(?<=[._\[])[0-9]+(?=\]|$)", "#", known_as, count=1)]
+    )
+    row = _desk().read(
+        lambda db: next(filter(None, (db.row("submission_of", cluster_id=form) for form in forms)), None)
+    )
     if row is None:
         raise NotFoundError(f"No job with the ClusterID {known_as!r} was submitted from this index.")
     return executor_of(row["executor"], load_config()).qstat(known_as)

@@ -85,6 +85,8 @@ class Totals:
     complete: int
     jobs: int
     notes: tuple[str, ...] = ()
+    #: Each scheduler that was asked, and how many jobs this user has there; None if it did not answer.
+    schedulers: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

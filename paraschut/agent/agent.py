@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from paraschut.agent import ends, limits
 from paraschut.agent.crew import Crew
-from paraschut.agent.job import Running, Wrapper, spec_of
+from paraschut.agent.job import Kind, Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
@@ -296,11 +296,10 @@ class Agent:
                         self.capacity = limits.capacity_of(*told[:3])
 
     def _heed_cancelled(self, db: Statements) -> None:
-        asked = {
-            Key(row["BatchID"], row["JobIndex"], row["n"]) for row in db.rows("cancelled", host=self.host)
-        }
-        for running in self.running.values():
-            if running.key in asked and running.killed_at is None:
+        for row in db.rows("cancelled", host=self.host):
+            # By its process: a worker may be at another job than the one that it was told.
+            running = self.running.get(row["process"])
+            if running is not None and running.killed_at is None:
                 running.doomed = True
 
     def _take_waiting(self, db: Statements, starts: list[tuple[Running, dict[str, Any]]]) -> int:
@@ -314,7 +313,7 @@ class Agent:
         now = time.time()
         for row, needs in zip(rows[:count], asked, strict=False):
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
-            wrapper = self.crew.take()
+            wrapper = self.crew.take(self._kind(db, row))
             running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
             try:
                 spec = self._spec(db, row, running)
@@ -333,13 +332,27 @@ class Agent:
             self.running[wrapper.process] = running
         return len(rows) - count
 
-    def _spec(self, db: Statements, row: dict[str, Any], running: Running) -> dict[str, Any]:
-        digest = row["environment"]
+    def _kind(self, db: Statements, row: dict[str, Any]) -> Kind | None:
+        try:
+            if row["warm"] is None:
+                return None
+            return Kind.of(row, self._environment(db, row["environment"]), self.index)
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+        ):  # what is wrong with it is said when it is told to a wrapper
+            return None
+
+    def _environment(self, db: Statements, digest: str) -> dict[str, str]:
         if digest not in self._environments:
             (text,) = db.run("environment", digest=digest).fetchone()
             self._environments[digest] = json.loads(text)
+        return self._environments[digest]
+
+    def _spec(self, db: Statements, row: dict[str, Any], running: Running) -> dict[str, Any]:
         return {
-            **spec_of(row, running, self._environments[digest], self.paths),
+            **spec_of(row, running, self._environment(db, row["environment"]), self.paths),
             # Where jobs may use more processors than there are, none is kept on its own.
             "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= (os.cpu_count() or 1) else 0,
             "processors": os.path.dirname(os.path.dirname(self._ear)) if self._ear else None,

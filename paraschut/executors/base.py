@@ -232,6 +232,10 @@ class JobExecutor(ABC):
         Returns those of which it is certain already.
         """
 
+    def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
+        """Delete tasks of several submissions; as ``delete`` does."""
+        return [self.delete(submission, tasks) for submission, tasks in wanted]
+
     def find(self, submission: Submission) -> str | None:
         """Return the scheduler's id of a submission whose owner died before recording it; None if it never was."""
         return submission.token

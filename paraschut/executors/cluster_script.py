@@ -18,11 +18,13 @@ from paraschut.executors.base import Submission, Task
 TASKS = "tasks"
 
 
-def write(submission: Submission, directives: Iterable[str], find_task: str) -> str:
+def write(submission: Submission, executor: str, directives: Iterable[str], find_task: str) -> str:
     """Write the files of a submission; return the path of the script.
 
     Parameters
     ----------
+    executor : str
+        The name of the executor, which jobs ask about themselves.
     directives : Iterable[str]
         Lines for the scheduler.
     find_task : str
@@ -48,7 +50,7 @@ def write(submission: Submission, directives: Iterable[str], find_task: str) -> 
         )
         + b"\n"
         + head
-        + f"{find_task}\nparaschut_first={first}\n{_MAIN}".encode()
+        + f"{find_task}\nparaschut_first={first}\nexport PARASCHUT_EXECUTOR={executor}\n{_MAIN}".encode()
     )
     path = os.path.join(folder, script.SCRIPT)
     script.write_beside(path, text, 0o700)

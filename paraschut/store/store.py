@@ -383,6 +383,16 @@ class Store(Index):
                 connection.execute(update(snapshot).where(mine).values(asking=now))
         return None, now
 
+    def queues(self) -> list[tuple[str, str]]:
+        """Return the last answer of each scheduler's queue, by executor."""
+        query = select(snapshot.c.executor, snapshot.c.answer).where(
+            snapshot.c.uid == os.getuid(), snapshot.c.answer.is_not(None)
+        )
+        with self.reading() as connection:
+            return [
+                (row.executor, row.answer) for row in connection.execute(query.order_by(snapshot.c.executor))
+            ]
+
     def keep_queue(self, executor: str, answer: str, at: float) -> None:
         """Keep the answer of a scheduler's queue for others."""
         mine = (snapshot.c.executor == executor) & (snapshot.c.uid == os.getuid())

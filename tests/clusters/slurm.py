@@ -179,6 +179,7 @@ MessageTimeout=10
 MinJobAge=300
 MaxArraySize=10001
 MaxJobCount=200000
+FirstJobId=70000
 JobCompType=jobcomp/none
 {books}
 GresTypes=gpu

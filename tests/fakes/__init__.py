@@ -55,6 +55,11 @@ class FakeCluster:
         with self._fake.state() as known:
             known["settings"].update(settings)
 
+    def first_id(self, number: int) -> None:
+        """Let the next job have this number."""
+        with self._fake.state() as known:
+            known["next"] = number
+
     def rule(
         self,
         command: str,

@@ -208,6 +208,7 @@ def _text_record(known, job):
         "restart": options.get("r", ""), "shell_list": f"NONE:{job['shell']}", "script_file": job["script_file"],
         "parallel environment": f" {options['pe'].partition(' ')[0]} range: {job['slots']}" if "pe" in options else "",
         "jid_predecessor_list (req)": options.get("hold_jid", ""),
+        "jid_predecessor_list": ",".join(str(number) for _, numbers in job["after"] for number in numbers),
         "job-array tasks": job["shape"], "context": job["context"] or "",
     }  # fmt: skip
     record = [RULE, *(f"{name + ':':<28}{value}" for name, value in lines.items() if value != "")]

@@ -108,8 +108,12 @@ def _rows(known, job, *, one_each):
             **base, "T": state, "t": STATES[state], "r": reason, "A": str(job["id"]), "e": "N/A", "M": "0:00",
             "S": stamp(job["begin"]) if job["begin"] > now else "N/A", "R": f"({reason})",
         }  # fmt: skip
-        after = [f"{kind}:{number}(unfulfilled)" for kind, numbers in job["after"] for number in numbers
-                 if str(number) in known["jobs"] and core.is_live(known["jobs"][str(number)])]  # fmt: skip
+        after = [
+            f"{kind}:{number}{'_*' if known['jobs'][str(number)]['array'] else ''}(unfulfilled)"
+            for kind, numbers in job["after"]
+            for number in numbers
+            if str(number) in known["jobs"] and core.is_live(known["jobs"][str(number)])
+        ]
         pending["E"] = ",".join(after) or "(null)"
         if not job["array"]:
             rows.append({**pending, "i": str(job["id"]), "K": "N/A"})

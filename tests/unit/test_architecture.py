@@ -187,8 +187,11 @@ def test_only_the_store_speaks_sql():
         assert speaks <= allowed, module
 
 
-def test_only_one_module_reads_what_a_user_filters_by():
-    assert [module for module in MODULES if "sqlglot" in foreign(module)] == ["store.filters"]
+def test_only_the_modules_of_the_filter_read_what_a_user_filters_by():
+    assert [module for module in MODULES if "sqlglot" in foreign(module)] == [
+        "store.filter_text",
+        "store.filters",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -208,9 +211,11 @@ def test_only_one_module_reads_what_a_user_filters_by():
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     # These are imported only when there is no way around them.
     for module in MODULES:
-        if (heavy, module) in {("psutil", "executors.file"), ("sqlglot", "store.filters")} or room_of(
-            module
-        ) == "demo":
+        if (heavy, module) in {
+            ("psutil", "executors.file"),
+            ("sqlglot", "store.filters"),
+            ("sqlglot", "store.filter_text"),
+        } or room_of(module) == "demo":
             continue
         assert heavy not in foreign(module, lazy=False), module
 
