@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.histories import history
     from paraschut.logs import print_log
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
     from paraschut.submitter import periodic_submitter
+    from paraschut.watching import watch
 
     ClusterID: str | None
 
@@ -97,6 +99,7 @@ __all__ = [
     "get_job_template",
     "get_qstat",
     "get_queue",
+    "history",
     "load_data",
     "periodic_submitter",
     "persist",
@@ -115,6 +118,7 @@ __all__ = [
     "submit_one_batch",
     "submit_one_job",
     "update_job",
+    "watch",
 ]
 
 _HOMES = {
@@ -153,6 +157,7 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "histories": ("history",),
     "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
     "mapping": ("persist_map",),
@@ -166,6 +171,7 @@ _HOMES = {
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
     "submitter": ("periodic_submitter",),
+    "watching": ("watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

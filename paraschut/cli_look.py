@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,13 +23,9 @@ from paraschut.cli_parts import (
     selectors_argument,
     whole,
 )
-from paraschut.errors import JobError, NotFoundError, StoreError
+from paraschut.errors import JobError, NotFoundError
 from paraschut.screen import coloured
 from paraschut.summary import parse_spans
-
-_ATTEMPT = ("n", "executor", "host", "submitted", "started", "cancelled", "ended")
-_END = ("code", "signal", "reason", "max_rss", "cpu")
-_EVENT = ("at", "kind", "JobIndex", "host", "pid", "detail")
 
 
 @click.command(cls=Verbatim)
@@ -82,6 +76,45 @@ def queue(
     )
     if as_json:
         put_json({str(batch_id): jobs for batch_id, jobs in (found or {}).items()})
+
+
+@click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--interval",
+    "-n",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    help="Between two looks; default: 5.",
+)
+@click.option(
+    "--display",
+    "states",
+    metavar="STATE",
+    multiple=True,
+    help="Show only jobs in this state, or 'missing'. May be given several times.",
+)
+@filter_option("Show only jobs that meet it.")
+def watch(selectors: tuple[Selector, ...], interval: float, states: tuple[str, ...], condition: str) -> None:
+    """Show where every batch stands, and keep that up to date.
+
+    On a screen of its own, which q or Ctrl-C leaves; arrow keys scroll. It ends
+    by itself when no job is left that runs or waits. Into a pipe or a file, text
+    is printed whenever something has changed.
+
+    For example:
+
+      paraschut watch
+      paraschut watch last -n 2 --display run --display missing
+    """
+    from paraschut import watch as watch_queue
+
+    watch_queue(
+        interval,
+        _of_batches(selectors, condition),
+        Display={word.strip() for given in states for word in given.split(",")} or None,
+    )
 
 
 def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
@@ -281,91 +314,10 @@ def history(which: Selector, as_json: bool) -> None:
     Times are UTC epoch seconds, durations seconds, sizes bytes; what is not
     known is null.
     """
-    found = _history(*one_job(which))
+    from paraschut.histories import history as history_of
+
+    found = history_of(*one_job(which))
     if as_json:
         put_json(found)
     else:
-        click.echo(_history_text(found))
-
-
-def _history(batch_id: int, job_index: int) -> dict[str, Any]:
-    from paraschut import fold as folding
-    from paraschut.config import load_config
-    from paraschut.store import views
-    from paraschut.store.runtime import cluster_id
-
-    with open_index() as store:
-        named(store, [Selector(batch_id, (job_index,))])
-        # An index that cannot be written is shown as it is.
-        with contextlib.suppress(StoreError):
-            folding.fold(store, load_config(), thorough=True)
-        with store.reading() as connection:
-            attempts = views.attempts_of(connection, batch_id, job_index)
-            events = views.events_of(connection, batch_id, job_index)
-    return {
-        "BatchID": batch_id,
-        "JobIndex": job_index,
-        "attempts": [
-            {
-                **{key: one[key] for key in _ATTEMPT + _END},
-                "ClusterID": cluster_id(one["token"], one["cluster_id"], one["task"]),
-            }
-            for one in attempts
-        ],
-        "events": [{key: one[key] for key in _EVENT} for one in events],
-    }
-
-
-def _history_text(found: Mapping[str, Any]) -> str:
-    from paraschut.render import render_table
-
-    where = f"{found['BatchID']}:{found['JobIndex']}"
-    attempts = [
-        {
-            "attempt": one["n"],
-            "executor": one["executor"],
-            "host": one["host"],
-            **{key: _when(one[key]) for key in ("submitted", "started", "ended")},
-            "how": _how(one),
-            "memory": _memory(one["max_rss"]),
-            "cpu s": one["cpu"],
-        }
-        for one in found["attempts"]
-    ]
-    events = [
-        {
-            "at": _when(one["at"]),
-            "what": one["kind"] + (" (several jobs)" if one["JobIndex"] is None else ""),
-            "by": f"process {one['pid']} on {one['host']}",
-            "detail": one["detail"],
-        }
-        for one in found["events"]
-    ]
-    tables = [
-        render_table(rows, list(rows[0])) if rows else nothing
-        for rows, nothing in (
-            (attempts, f"Job {where} was not submitted yet."),
-            (events, "Nobody changed it."),
-        )
-    ]
-    return "\n\n".join(tables)
-
-
-def _when(at: float | None) -> str | None:
-    return None if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _how(attempt: Mapping[str, Any]) -> str:
-    if attempt["reason"]:
-        return str(attempt["reason"])
-    if attempt["ended"] is None:
-        return "" if attempt["started"] is None else "running"
-    if attempt["signal"]:
-        return f"signal {attempt['signal']}"
-    return "ended" if attempt["code"] is None else f"exit code {attempt['code']}"
-
-
-def _memory(size: int | None) -> str | None:
-    from paraschut.resources import format_size
-
-    return None if size is None else format_size(size)
+        click.echo(repr(found))

@@ -173,6 +173,32 @@ def job_html(job: Mapping[str, object]) -> str:
     )
 
 
+def table_html(title: str, tables: Sequence[tuple[str, Sequence[Mapping[str, object]], str]]) -> str:
+    """Return tables under a title as one HTML element.
+
+    Parameters
+    ----------
+    tables : sequence of (name, rows, nothing)
+        The rows have the columns of the first one; ``nothing`` stands where there are none.
+    """
+    parts = [f'<div class="psu"><style>{_STYLE}</style><div class="psu-row"><b>{escaped(title)}</b></div>']
+    for name, rows, nothing in tables:
+        columns = list(rows[0]) if rows else []
+        head = "".join(f"<th class='psu-soft'>{escaped(column)}</th>" for column in columns)
+        lines = "".join(
+            f"<tr>{''.join(f'<td>{_cell(row.get(column))}</td>' for column in columns)}</tr>" for row in rows
+        )
+        shown = f"<table class='psu-t'><tr>{head}</tr>{lines}</table>" if rows else escaped(nothing)
+        parts.append(f"<div class='psu-body'><span class='psu-soft'>{escaped(name)}</span><br>{shown}</div>")
+    return f"{''.join(parts)}</div>"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return escaped(str(round(value, 3) if isinstance(value, float) else value), _LONGEST_REASON)
+
+
 def _value(value: object) -> str:
     # The repr of a large array or text would be cut anyway.
     return value if isinstance(value, str) else repr(value)

@@ -28,6 +28,16 @@ def show(text: str, as_html: Callable[[], str]) -> None:
     _ipython().display({"text/plain": text, "text/html": as_html()}, raw=True)
 
 
+def publish(text: str, as_html: str) -> Callable[[str, str], None]:
+    """Show something in a notebook; return a function that shows something else in its place."""
+    handle = _ipython().display({"text/plain": text, "text/html": as_html}, raw=True, display_id=True)
+
+    def update(text: str, as_html: str) -> None:
+        handle.update({"text/plain": text, "text/html": as_html}, raw=True)
+
+    return update
+
+
 def _ipython() -> Any:
     return import_module("IPython.display")
 

@@ -16,6 +16,7 @@ from paraschut.job import STATES
 #: From the left of a bar: what is done, what is on its way, what went wrong, what waits. Others: before missing.
 BAR_ORDER = ("collected", "complete", "run", "spawn", "submit", "missing", "held", "init")
 
+_ACTIVE = ("submit", "run", "spawn")
 _MOST_STARS = 4
 # Less than this tells nothing of how long the rest will take.
 _LEAST_PROGRESS = 0.01
@@ -200,6 +201,17 @@ def bar_cells(counts: Mapping[str, int], width: int) -> tuple[tuple[str, int], .
     for _ in range(-spare):
         cells[max(cells, key=lambda state: (cells[state], _bar_rank(state)))] -= 1
     return tuple((state, cells[state]) for state in sorted(cells, key=_bar_rank))
+
+
+def open_jobs(batches: Iterable[BatchRow]) -> tuple[int, int]:
+    """Return how many jobs are with an executor and not missing, and how many wait to be submitted."""
+    active = waiting = 0
+    for batch in batches:
+        for row in batch.states:
+            active += row.count if row.state in _ACTIVE else 0
+            waiting += row.count if row.state == "init" else 0
+        active -= len(batch.missing)
+    return active, waiting
 
 
 def bar_order(states: Iterable[str]) -> list[str]:

@@ -41,8 +41,8 @@ FLOORS = {
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
-    "what is shown": {"render_html", "snapshot", "screen", "logs"},
-    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
+    "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
+    "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
     "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
@@ -232,6 +232,7 @@ def test_only_what_promises_text_prints():
         "dashboard",
         "logs",
         "screen",
+        "watching",
         "cli",
         "cli_change",
         "cli_look",
@@ -259,7 +260,7 @@ SUBMITTING = {
     "qdel_batch",
     "qdel_job",
 }
-WATCHING = {"get_queue", "print_log", "get_job_info", "get_qstat"}
+WATCHING = {"get_queue", "history", "print_log", "get_job_info", "get_qstat", "watch"}
 CHANGING = {
     *("set_job_field", "set_batch_field", "update_job", "remove_batch", "remove_batch_by_state"),
     "boost_batch_priority",
