@@ -55,6 +55,10 @@ DOORS = {
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
+    # What a zygote forks runs the calls of function jobs, and does with the index what jobs do.
+    ("agent.zygote", "_run"),
+    ("agent.worker", "_run"),
+    ("agent.worker", "runtime"),
     # A job shows itself in a notebook.
     ("job", "render_html"),
 }
