@@ -13,6 +13,7 @@ import pytest
 from helpers import kill, until
 
 from paraschut.store import engine, line
+from paraschut.store.schema import SCHEMA_VERSION
 from paraschut.store.store import Store
 
 pytestmark = pytest.mark.process
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.process
 WRITER = """
 import sys
 from paraschut.store import engine
+from paraschut.store.schema import SCHEMA_VERSION
 from paraschut.store.line import Line
 index, times = sys.argv[1], int(sys.argv[2])
 mine = Line(index, 60)
@@ -63,7 +65,7 @@ def writer(index):
 
 def written(index):
     with closing(sqlite3.connect(index)) as connection:
-        return connection.execute("PRAGMA user_version").fetchone()[0] - 1
+        return connection.execute("PRAGMA user_version").fetchone()[0] - SCHEMA_VERSION
 
 
 def in_line(index):
