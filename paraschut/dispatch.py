@@ -317,7 +317,7 @@ def _settle(store: Store, config: Config, executor: JobExecutor, token: str) -> 
     from paraschut.store import views
 
     with store.reading() as connection:
-        mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
+        mine = [one for one in views.open_submissions(connection) if one.token == token]
     for one in mine:
         folding.settle_claim(store, config, executor, one, force=True)
 

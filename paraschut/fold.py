@@ -56,16 +56,17 @@ def fold(
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
-        open_ones = views.open_submissions(connection)
-    folder = Paths(store.index).submissions
+        folders = views.open_folders(connection)
+    if only is not None:
+        folders = [one for one in folders if one[1] == only]
+    stirred = [token for token, _, _ in folders] if thorough else _stirred(store, folders)
+    open_ones = []
+    if stirred:
+        with store.reading() as connection:
+            open_ones = views.open_submissions(connection, stirred)
     executors: dict[str, JobExecutor] = {}
     grace: float | None = None
     for one in open_ones:
-        if only not in {None, one.executor}:
-            continue
-        # Nothing new in its folder: thousands of these must cost a look-up each, and no more.
-        if one.recorded is not None and not thorough and _changed(f"{folder}/{one.token}") == one.seen:
-            continue
         try:
             if one.executor not in executors:
                 executors[one.executor] = executor_of(one.executor, config)
@@ -111,6 +112,26 @@ def settle_claim(
         return
     store.release(one.token, "the process that submitted it died before the executor had it", time.time())
     shutil.rmtree(Paths(store.index).submission(one.token), ignore_errors=True)
+
+
+def _stirred(store: Store, folders: list[tuple[str, str, int | None]]) -> list[str]:
+    """Return the submissions with something new in their folder: thousands without must cost a look each, no more."""
+    try:
+        above = os.open(Paths(store.index).submissions, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return [token for token, _, _ in folders]
+    stat = os.stat
+    try:
+        return [
+            token
+            for token, _, seen in folders
+            if seen is None or stat(token, dir_fd=above).st_mtime_ns != seen
+        ]
+    except FileNotFoundError:
+        parent = Paths(store.index).submissions
+        return [token for token, _, seen in folders if seen is None or _changed(f"{parent}/{token}") != seen]
+    finally:
+        os.close(above)
 
 
 def _changed(folder: str) -> int:
