@@ -221,7 +221,7 @@ class _Desk:
     def _settle(self, token: str) -> None:
         """Interrupted: ask at once whether it happened, as the next pass would."""
         with self.store.reading() as connection:
-            mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
+            mine = [one for one in views.open_submissions(connection) if one.token == token]
         for one in mine:
             folding.settle_claim(self.store, self.config, self.executor, one, force=True)
 
