@@ -216,6 +216,7 @@ def obey_rules(fake, command, at):
         down = known["settings"]["down"]
     for rule in doing:
         if rule["do"] == "hang":
+            print(rule["words"], file=sys.stderr, end="\n" if rule["words"] else "", flush=True)
             time.sleep(rule["seconds"])
         elif rule["do"] == "kill":
             os.kill(os.getppid(), signal.SIGKILL)
