@@ -121,7 +121,11 @@ def test_a_node_of_slurm_goes_and_comes_back(slurm):
     slurm.kill("slurmd-2")
     assert slurm.pid("slurmd-2") is None
     slurm.up("slurmd-2")
-    assert slurm.pid("slurmd-2")
+    assert slurm.answers("slurmd-2")
+    said("scontrol", "update", f"nodename={slurm.node('slurmd-2')}", "state=down", "reason=test")
+    assert not slurm.answers("slurmd-2")
+    slurm.up("slurmd-2")
+    assert slurm.answers("slurmd-2")
 
 
 def test_grid_engine_listens_in_no_network_but_its_own(sge):
