@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -46,11 +47,14 @@ def _given(name, running, monkeypatch):
         _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
     for variable, value in cluster.environment().items():
         monkeypatch.setenv(variable, value)
-    yield cluster
-    # A test may have stopped or frozen some of it.
-    if not os.getuid():
-        for daemon in cluster.daemons:
-            cluster.up(daemon)
+    with (cluster.folder / "lock").open() as lock:
+        # Another run of the tests may be on this machine, and stop what this test needs.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cluster
+        # A test may have stopped or frozen some of it.
+        if not os.getuid():
+            for daemon in cluster.daemons:
+                cluster.up(daemon)
 
 
 @pytest.fixture
