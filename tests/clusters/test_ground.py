@@ -155,11 +155,16 @@ def test_an_ordinary_user_submits_to_grid_engine_from_inside_its_network(sge, us
     assert (users_folder / "log").read_text().strip() == USER
 
 
-def test_sge_qmaster_stops_and_comes_back(sge):
+def test_sge_qmaster_stops_freezes_and_comes_back(sge):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
     # Killed with SIGKILL it would give the same ids out again.
     sge.kill("sge_qmaster")
     assert said("qstat").returncode == 1
+    sge.up("sge_qmaster")
+    assert said("qstat").returncode == 0
+    sge.kill("sge_qmaster", signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(["qstat"], timeout=2, check=False)
     sge.up("sge_qmaster")
     assert said("qstat").returncode == 0
