@@ -24,6 +24,7 @@ SETTINGS = {
     "down": False,  # each command says that nobody answers
     "forget": 300.0,  # seconds after which an ended job is unknown (but to the accounting)
     "accounting": True,  # whether sacct, qacct and qstat -x know anything
+    "accounting_delay": 0.0,  # seconds after its end in which the accounting does not know a task yet
     "array_limit": 10_000,  # Slurm: highest index + 1; Grid Engine and PBS: tasks of an array
     "user_limit": None,  # tasks that a user may have queued and running
     "kill_wait": 1.0,  # seconds between SIGTERM and SIGKILL
@@ -143,6 +144,14 @@ def remembered(known, job):
         return True
     ended = max((task["ended"] for task in job["tasks"].values()), default=job.get("cancelled", 0))
     return time.time() - ended < known["settings"]["forget"]
+
+
+def in_books(known, task):
+    """Return whether the accounting knows a task by now."""
+    settings = known["settings"]
+    return settings["accounting"] and (
+        task["state"] != "ended" or time.time() - task["ended"] >= settings["accounting_delay"]
+    )
 
 
 def cancel(known, job, indices=None, *, by=None):

@@ -152,6 +152,8 @@ def test_what_is_unknown_and_what_is_forgotten(fake_slurm, say):
     fake_slurm.set(forget=0)
     assert say("squeue -h --states=all -j 1") == ("", "slurm_load_jobs error: Invalid job id specified\n", 1)
     assert say("sacct -X -P -n -j 1 -o jobid,state")[0] == "1|FAILED\n"
+    fake_slurm.set(accounting_delay=60)
+    assert say("sacct -X -P -n -j 1 -o jobid,state") == ("", "", 0)
     fake_slurm.set(accounting=False)
     assert say("sacct -j 1") == ("", "Slurm accounting storage is disabled\n", 1)
 
