@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,12 +20,6 @@ REQUIRED = os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
 FOUND = {"slurm": Slurm(), "sge": GridEngine()}
 
 
-@pytest.fixture(scope="session")
-def _running():
-    """Return which clusters run, looked up once."""
-    return {name: cluster.running() for name, cluster in FOUND.items()}
-
-
 def _skip(sentence):
     if "clusters" in REQUIRED:
         pytest.fail(f"{sentence}, and PARASCHUT_TESTS_REQUIRE=clusters wants it.")
@@ -40,29 +35,35 @@ def _why_not(cluster):
     return f"it does not answer from here; tests/clusters/sge.py run --user {USER} COMMAND runs one beside Grid Engine"
 
 
-def _given(name, running, monkeypatch):
+def _given(name, monkeypatch):
     cluster = FOUND[name]
-    if not running[name]:
+    lock = cluster.folder / "lock"
+    if not lock.exists():
         _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
-    for variable, value in cluster.environment().items():
-        monkeypatch.setenv(variable, value)
-    yield cluster
-    # A test may have stopped or frozen some of it.
-    if not os.getuid():
-        for daemon in cluster.daemons:
-            cluster.up(daemon)
+    with lock.open() as held:
+        # Another run of the tests may be on this machine, and stop what this test needs.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not cluster.running():
+            _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
+        for variable, value in cluster.environment().items():
+            monkeypatch.setenv(variable, value)
+        yield cluster
+        # A test may have stopped or frozen some of it.
+        if not os.getuid():
+            for daemon in cluster.daemons:
+                cluster.up(daemon)
 
 
 @pytest.fixture
-def slurm(_running, monkeypatch):
+def slurm(monkeypatch):
     """Return the real Slurm, whose commands work in this test."""
-    yield from _given("slurm", _running, monkeypatch)
+    yield from _given("slurm", monkeypatch)
 
 
 @pytest.fixture
-def sge(_running, monkeypatch):
+def sge(monkeypatch):
     """Return the real Grid Engine, whose commands work in this test."""
-    yield from _given("sge", _running, monkeypatch)
+    yield from _given("sge", monkeypatch)
 
 
 def _another_slurm(**how):

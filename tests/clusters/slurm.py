@@ -267,6 +267,12 @@ PartitionName=short Nodes={self.nodes[0]} MaxTime=0:05:00 DefaultTime=0:01:00 St
         state = self.client("sinfo", "--noheader", f"--nodes={node}", "--format=%T").stdout.split()
         return bool(state) and set(state) <= {"idle", "mixed", "allocated"}
 
+    def up(self, name: str) -> None:
+        """Start one daemon, unless it runs, and wait for it; a node that was set down may work again."""
+        if self.pid(name) and self.node(name) and not self.answers(name):
+            self.client("scontrol", "update", f"nodename={self.node(name)}", "state=resume")
+        super().up(name)
+
     def finish_jobs(self) -> None:
         """Cancel everything: what runs a job outlives its slurmd."""
         if self.pid("slurmctld"):

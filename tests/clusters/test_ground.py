@@ -121,7 +121,11 @@ def test_a_node_of_slurm_goes_and_comes_back(slurm):
     slurm.kill("slurmd-2")
     assert slurm.pid("slurmd-2") is None
     slurm.up("slurmd-2")
-    assert slurm.pid("slurmd-2")
+    assert slurm.answers("slurmd-2")
+    said("scontrol", "update", f"nodename={slurm.node('slurmd-2')}", "state=down", "reason=test")
+    assert not slurm.answers("slurmd-2")
+    slurm.up("slurmd-2")
+    assert slurm.answers("slurmd-2")
 
 
 def test_grid_engine_listens_in_no_network_but_its_own(sge):
@@ -151,11 +155,16 @@ def test_an_ordinary_user_submits_to_grid_engine_from_inside_its_network(sge, us
     assert (users_folder / "log").read_text().strip() == USER
 
 
-def test_sge_qmaster_stops_and_comes_back(sge):
+def test_sge_qmaster_stops_freezes_and_comes_back(sge):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
     # Killed with SIGKILL it would give the same ids out again.
     sge.kill("sge_qmaster")
     assert said("qstat").returncode == 1
+    sge.up("sge_qmaster")
+    assert said("qstat").returncode == 0
+    sge.kill("sge_qmaster", signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(["qstat"], timeout=2, check=False)
     sge.up("sge_qmaster")
     assert said("qstat").returncode == 0
