@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.futures import BatchExecutor
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchExecutor",
     "BatchExistsError",
     "ClusterID",
     "ConfigError",
@@ -144,6 +146,7 @@ _HOMES = {
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
     "functions": ("persist", "readmgr"),
+    "futures": ("BatchExecutor",),
     "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",

@@ -16,7 +16,7 @@ from paraschut.config import Config, load_config
 from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobError, JobFailed, NameTakenError, NotFoundError
 from paraschut.executors.base import JobExecutor
-from paraschut.functions import Maker, kill_here, named
+from paraschut.functions import Maker, kill_here, named, unpicklable
 from paraschut.likeness import likeness
 from paraschut.store import calls
 from paraschut.store.calls import SHARED, Answer, Outcome, Payload
@@ -87,7 +87,10 @@ def persist_map(
     """
     items = _items(fn, iterables, chunk, reduce, name)
     config = load_config()
-    hashes = likeness([fn, reduce], items)
+    try:
+        hashes = likeness([fn, reduce], items)
+    except Exception as error:
+        raise unpicklable("The function or an item", error) from error
     row = named(config, name)
     about = {
         **Layout(len(items), 0, 0 if chunk == "auto" else int(chunk))._asdict(),
@@ -409,7 +412,7 @@ class FunctionMap:
         progress : bool | None
             Whether to show a bar; None: in a terminal or a notebook.
         """
-        left = _deadline(timeout)
+        left = deadline_of(timeout)
         for _ in self._endings(left, progress):
             pass
         self._fresh()
@@ -475,7 +478,7 @@ class FunctionMap:
             If some have not ended by then; they go on.
         """
         count = 0
-        for job, ending in self._endings(_deadline(timeout), progress):
+        for job, ending in self._endings(deadline_of(timeout), progress):
             count += 1
             for item, value in self._values(job, ending):
                 yield MappedCall(item, value)
@@ -674,7 +677,7 @@ def _removed(name: str) -> Exception:
     return NotFoundError(f"The map {name!r} is no longer in the index: it was removed, with its results.")
 
 
-def _deadline(timeout: float | None) -> Callable[[], float | None]:
+def deadline_of(timeout: float | None) -> Callable[[], float | None]:
     """Return a function that gives the seconds that are left."""
     end = None if timeout is None else time.monotonic() + timeout
     return lambda: None if end is None else max(0.0, end - time.monotonic())

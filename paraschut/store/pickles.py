@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,12 @@ from paraschut.store.trust import check_trusted
 
 #: Bytes up to which a pickle is kept in the index: a rollback journal writes every page twice.
 SMALL, SMALL_ROLLBACK = 100_000, 16_000
+#: Seconds for which an index that was looked at is trusted: looking costs more than loading a small pickle.
+_TRUST = 0.2
+
+
+#: When an index was last found to be trustworthy.
+_looked: dict[tuple[str, tuple[str, ...]], float] = {}
 
 
 def limit_of(connection: sqlite3.Connection) -> int:
@@ -117,7 +124,10 @@ def load(data: bytes | None, path: str, index: str, trusted: tuple[str, ...]) ->
         If somebody else could have written it.
     """
     if data is not None:
-        check_trusted(index, trusted)
+        now = time.monotonic()
+        if now - _looked.get((index, trusted), -_TRUST) >= _TRUST:
+            check_trusted(index, trusted)
+            _looked[index, trusted] = now
         return loads(data)
     # The file and its folder; then the folder of its batch, and that of the index.
     check_trusted(path, trusted)

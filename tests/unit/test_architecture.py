@@ -40,7 +40,16 @@ FLOORS = {
     "agent and evidence": {"agent", "fold"},
     "verbs": {"dispatch", "prepare", "scripts", "change", "summary", "render"},
     "inside and outside of jobs": {"runtime", "dashboard", "submitter"},
-    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
+    "functions as jobs": {
+        "_run",
+        "awaiting",
+        "bar",
+        "calling",
+        "functions",
+        "futures",
+        "likeness",
+        "mapping",
+    },
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -49,6 +58,9 @@ ROOMS = FLOORS["rooms"]
 DOORS = {
     # The agent makes passes when jobs end.
     ("agent", "dispatch"),
+    # What it forks for function jobs makes calls.
+    ("agent", "_run"),
+    ("agent", "runtime"),
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
@@ -246,7 +258,7 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-FUNCTIONS = {"persist", "persist_map", "readmgr"}
+FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor"}
 ERRORS = {
     name
