@@ -128,7 +128,15 @@ def readmgr(name: str) -> Any:
         return FunctionJob(config, name, row["BatchID"])
     from paraschut.mapping import FunctionMap
 
-    return FunctionMap(config, name, row["BatchID"], json.loads(row["about"] or "{}"))
+    about = json.loads(row["about"]) if row["about"] else _calls_of(config, row["BatchID"])
+    return FunctionMap(config, name, row["BatchID"], about)
+
+
+def _calls_of(config: Config, batch_id: int) -> dict[str, Any]:
+    """Return what is known of the calls of an executor: one to a job."""
+    with Store.of(config) as store, store.reading() as connection:
+        count = len(calls.standings(store.statements(connection), batch_id))
+    return {"total": count, "pilots": 0, "chunk": 1, "reduce": False, "chunked": False}
 
 
 def named(config: Config, name: str) -> dict[str, Any] | None:
@@ -223,9 +231,7 @@ class Maker:
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(
-                f"{what} cannot be written into {self.paths.data(self.batch_id)}: {error.strerror}. Is the disk full?"
-            ) from error
+            raise unwritable(what, self.paths.data(self.batch_id), error) from error
         except Exception as error:
             raise unpicklable(what, error) from error
         return Payload(self.batch_id, number, data, shared, warm, about)
@@ -308,6 +314,11 @@ def unpicklable(what: str, error: Exception) -> JobError:
         f"{what} cannot be pickled: {type(error).__name__}: {error}. Give it what is needed to make the value again (a "
         f"path, the arguments) instead of the value. Nothing was started."
     )
+
+
+def unwritable(what: str, folder: str, error: OSError) -> StoreError:
+    """Return the sentence for something too large for the index that cannot be written beside it."""
+    return StoreError(f"{what} cannot be written into {folder}: {error.strerror}. Is the disk full?")
 
 
 def _taken(name: str) -> NameTakenError:

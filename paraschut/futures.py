@@ -20,11 +20,11 @@ from paraschut import change
 from paraschut.awaiting import Ending, Watch
 from paraschut.config import load_config
 from paraschut.dispatch import add_and_submit
-from paraschut.errors import ParaschutError
+from paraschut.errors import JobError, ParaschutError
 from paraschut.executors.base import JobExecutor
-from paraschut.functions import Maker, unpicklable
-from paraschut.mapping import deadline_of
-from paraschut.store import calls
+from paraschut.functions import Maker, unpicklable, unwritable
+from paraschut.mapping import deadline_of, workers_of
+from paraschut.store import calls, pickles
 from paraschut.store.calls import Payload
 from paraschut.store.store import Store
 
@@ -80,8 +80,11 @@ class BatchExecutor(StandardExecutor):
         # Collected without shutdown: what was submitted is still done.
         self._last = weakref.finalize(self, self._feed.close)
         self._last.atexit = False
-        _mind_exit()
-        _alive.add(self)
+
+    @property
+    def _max_workers(self) -> int:
+        # Libraries look for this name, which executors of the standard library have.
+        return workers_of(self._feed.maker.config, self._feed.maker.executor)
 
     def __repr__(self) -> str:
         return f"<BatchExecutor of batch {self._feed.maker.batch_id}>"
@@ -100,10 +103,11 @@ class BatchExecutor(StandardExecutor):
             After ``shutdown``.
         """
         self._check()
+        self._feed.refuse_if_closed()
         future = _JobFuture(self._feed)
         try:
             number = self._feed.function(fn)
-        except Exception as error:  # noqa: BLE001 - as the standard library does: the future has it
+        except ParaschutError as error:  # as the standard library does: the future has it
             future.set_exception(error)
             return future
         self._feed.add(future, number, args, kwargs)
@@ -141,6 +145,7 @@ class BatchExecutor(StandardExecutor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         self._check()
+        self._feed.refuse_if_closed()
         left = deadline_of(timeout)
         number = self._feed.function(fn if chunksize == 1 else _Several(fn))
         futures: deque[_JobFuture] = deque()
@@ -237,43 +242,49 @@ class _Feed:
 
     def function(self, fn: Callable[..., Any]) -> int:
         """Return the number under which a function is kept, as it is now."""
-        import cloudpickle
-
-        try:
-            data = cloudpickle.dumps(fn, protocol=5)
-        except Exception as error:
-            raise unpicklable("The function", error) from error
+        data = _pickled(fn, "The function")
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._changed:
             number = self._functions.get(digest)
             if number is None:
                 number = calls.SHARED - len(self._functions)
-                payload = self.maker.payload(number, fn, "The function", about=self.maker.about(fn))
-                self._shared.append(payload)
+                self._shared.append(self._payload(number, data)._replace(about=self.maker.about(fn)))
                 self._functions[digest] = number
         return number
 
+    def _payload(self, number: int, data: bytes) -> Payload:
+        maker = self.maker
+        try:
+            kept = pickles.keep(data, maker.paths.payload(maker.batch_id, number), maker.limit)
+        except OSError as error:
+            raise unwritable("A call", maker.paths.data(maker.batch_id), error) from error
+        return Payload(maker.batch_id, number, kept)
+
     def add(self, future: _JobFuture, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take a call; what cannot be pickled is the future's exception."""
-        with self._changed:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            future.index = self._count
-            self._count += 1
         try:
-            payload = self.maker.payload(
-                future.index, (args, kwargs), "An argument", shared=number, warm=True
-            )
-        except ParaschutError as error:
+            data = _pickled((args, kwargs), "An argument")
+        except JobError as error:
             future.set_exception(error)
             return
         with self._changed:
+            self.refuse_if_closed()
+            payload = self._payload(self._count, data)._replace(shared=number, warm=True)
+            future.index = self._count
+            self._count += 1
             self._new.append(payload)
             self._futures[future.index] = future
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="BatchExecutor", daemon=True)
+                _mind_exit()
+                _serving.add(self)
                 self._thread.start()
             self._changed.notify()
+
+    def refuse_if_closed(self) -> None:
+        """Raise if no more calls are taken."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def close(self) -> None:
         """Take no more calls."""
@@ -338,6 +349,7 @@ class _Feed:
             self._watch.close()
             if self._store is not None:
                 self._store.__exit__()
+            _serving.discard(self)
 
     def _turn(self) -> bool:
         """Do all there is to do now, and wait for more; return False when there will be no more."""
@@ -414,7 +426,17 @@ class _Feed:
             change.remove(self.maker.config, [self.maker.batch_id])
 
 
-_alive: weakref.WeakSet[BatchExecutor] = weakref.WeakSet()
+def _pickled(value: object, what: str) -> bytes:
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:
+        raise unpicklable(what, error) from error
+    return data
+
+
+_serving: set[_Feed] = set()
 
 
 @cache
@@ -422,7 +444,8 @@ def _mind_exit() -> None:
     """See to it that what was submitted is done before the interpreter ends, as the standard library does."""
 
     def finish() -> None:
-        for executor in list(_alive):
-            executor.shutdown(wait=True)
+        for feed in list(_serving):
+            feed.close()
+            feed.join()
 
     atexit.register(finish)

@@ -104,7 +104,7 @@ def persist_map(
     else:
         maker = Maker(config, name, Executor, resources)
         if chunk == "auto":
-            about["pilots"] = min(len(items), _workers(config, maker.executor))
+            about["pilots"] = min(len(items), workers_of(config, maker.executor))
     work = _Work(maker, fn, reduce, items, about)
     if row is None:
         work.add()
@@ -145,7 +145,8 @@ def _same(name: str, row: Mapping[str, Any], about: Mapping[str, Any]) -> dict[s
     return there
 
 
-def _workers(config: Config, executor: JobExecutor) -> int:
+def workers_of(config: Config, executor: JobExecutor) -> int:
+    """Return how many jobs of an executor run at once on a machine like this."""
     return int(getattr(executor, "max_workers", 0) or config.max_workers or os.cpu_count() or 1)
 
 
@@ -157,7 +158,7 @@ def _measured(handle: FunctionMap, executor: JobExecutor, config: Config) -> int
         handle.seconds(),
         handle.layout.total - handle.layout.pilots,
         AUTO_LOCAL if local else AUTO_CLUSTER,
-        _workers(config, executor) * AUTO_SHARE if local else config.max_jobs,
+        workers_of(config, executor) * AUTO_SHARE if local else config.max_jobs,
     )
 
 

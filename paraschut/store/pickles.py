@@ -53,7 +53,7 @@ class _Spool:
                 _write_all(self._file, early)
             self._parts.clear()
         if self._file is None:
-            self._parts.append(bytes(part))
+            self._parts.append(part if type(part) is bytes else bytes(part))
         else:
             _write_all(self._file, part)
         return size
@@ -88,6 +88,17 @@ def dump(value: object, path: str, limit: int) -> bytes | None:
     spool = _Spool(path, limit)
     try:
         _pickler()(spool, protocol=5).dump(value)
+        return spool.finish()
+    except BaseException:
+        spool.abandon()
+        raise
+
+
+def keep(data: bytes, path: str, limit: int) -> bytes | None:
+    """Return a pickle; or None if it is too large for the index and was written into the file at ``path``."""
+    spool = _Spool(path, limit)
+    try:
+        spool.write(data)
         return spool.finish()
     except BaseException:
         spool.abandon()
