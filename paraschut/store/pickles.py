@@ -17,12 +17,25 @@ from paraschut.store.trust import check_trusted
 
 #: Bytes up to which a pickle is kept in the index: a rollback journal writes every page twice.
 SMALL, SMALL_ROLLBACK = 100_000, 16_000
-#: Seconds for which an index that was looked at is trusted: looking costs more than loading a small pickle.
+#: Seconds for which the folders above an index that was looked at are trusted: looking at all of them costs more
+#: than loading a small pickle.
 _TRUST = 0.2
 
 
-#: When an index was last found to be trustworthy.
-_looked: dict[tuple[str, tuple[str, ...]], float] = {}
+#: When an index was last found to be trustworthy, and the rights on it and its folder then.
+_looked: dict[tuple[str, tuple[str, ...]], tuple[float, Any]] = {}
+
+
+def _check_index(index: str, trusted: tuple[str, ...]) -> None:
+    rights = [
+        (status.st_dev, status.st_ino, status.st_uid, status.st_mode)
+        for status in map(os.stat, (index, os.path.dirname(index)))
+    ]
+    now = time.monotonic()
+    before, rights_then = _looked.get((index, trusted), (now - _TRUST, None))
+    if rights != rights_then or now - before >= _TRUST:
+        check_trusted(index, trusted)
+        _looked[index, trusted] = now, rights
 
 
 def limit_of(connection: sqlite3.Connection) -> int:
@@ -135,10 +148,7 @@ def load(data: bytes | None, path: str, index: str, trusted: tuple[str, ...]) ->
         If somebody else could have written it.
     """
     if data is not None:
-        now = time.monotonic()
-        if now - _looked.get((index, trusted), -_TRUST) >= _TRUST:
-            check_trusted(index, trusted)
-            _looked[index, trusted] = now
+        _check_index(index, trusted)
         return loads(data)
     # The file and its folder; then the folder of its batch, and that of the index.
     check_trusted(path, trusted)
