@@ -100,6 +100,11 @@ def set_batch_field(
     return _set(_wanted(BatchID), Fields, Unless, "set")
 
 
+def hold_back(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
+    """Hold back those jobs of an index that have not started."""
+    return _set(wanted, {"state": "held"}, {}, "qdel", only=("init", "submit"), config=config)
+
+
 def reset(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
     """Set jobs of an index back to ``init``, as ``set_job_field`` does."""
     return _set(wanted, None, None, "set", config=config)

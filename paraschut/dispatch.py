@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from paraschut.executors.cluster import UnreachableError
 from paraschut.handover import Handed, hand_over, new_submission
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
+from paraschut.store.runtime import Statements
 from paraschut.store.store import Ready, Store
 
 #: Reasons that the line of a pass has room for.
@@ -230,6 +232,40 @@ def submit_batch(
     request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
     heads = [head for head in store.ready().heads if head[0] == batch_id]
     return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+
+
+def add_and_submit(
+    store: Store,
+    config: Config,
+    executor: JobExecutor,
+    batch_id: int,
+    group: Sequence[Mapping[str, Any]],
+    also: Callable[[Statements], None],
+    *,
+    new: bool,
+) -> None:
+    """Add jobs of one priority to a batch that has no others, and submit what may be submitted of them.
+
+    Where the index is the queue, that is one transaction.
+    """
+    priority = group[0]["priority"]
+    submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
+
+    def claim(connection: Any, db: Statements) -> None:
+        also(db)
+        if submission is None:
+            return
+        (top,) = db.run("global_top").fetchone()
+        (active,) = db.run("active_count").fetchone()
+        if top is None or top <= priority:
+            room = config.max_jobs - active
+            store.claim_within(connection, db, submission, [(batch_id, priority)], room, executor.asked)
+
+    store.add({batch_id: group}, time.time(), os.getcwd(), new=new, also=claim)
+    if submission is not None:
+        executor.submit(folding.bare(store, submission.token))
+    else:
+        submit_batch(store, config, batch_id, executor)
 
 
 def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None) -> Submitted:

@@ -43,7 +43,16 @@ FLOORS = {
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
     "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
     "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
-    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
+    "functions as jobs": {
+        "_run",
+        "awaiting",
+        "bar",
+        "calling",
+        "functions",
+        "futures",
+        "likeness",
+        "mapping",
+    },
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -52,6 +61,9 @@ ROOMS = FLOORS["rooms"]
 DOORS = {
     # The agent makes passes when jobs end.
     ("agent", "dispatch"),
+    # What it forks for function jobs makes calls.
+    ("agent", "_run"),
+    ("agent", "runtime"),
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
@@ -270,7 +282,7 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-FUNCTIONS = {"persist", "persist_map", "readmgr"}
+FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name
