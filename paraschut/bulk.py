@@ -35,7 +35,8 @@ class Checker:
         values: tuple[Any, ...] = ()
         if type(job) in _DICTS:
             try:
-                values = (*_checked_first(job)[: len(_CHECKED)], job.get("vars"), job.get("workdir"))
+                first = _checked_first(job)[: len(_CHECKED)]
+                values = (*first, job.get("vars"), job.get("workdir"), job.get("retries"))
             except KeyError:
                 values = ()
         alike = tuple(map(id, values))

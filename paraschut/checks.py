@@ -40,7 +40,7 @@ def check(job: Mapping[str, Any]) -> None:
             f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
         )
     state = job["state"]
-    if not is_state(state) or state in SUBMITTED:
+    if state != "init" and (not is_state(state) or state in SUBMITTED):
         raise JobError(
             f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
             f"'submit', 'run' and 'spawn' are set by submission."
@@ -61,8 +61,16 @@ def check(job: Mapping[str, Any]) -> None:
         )
     if "vars" in job:
         _check_vars(job)
+    _check_optional(job)
+
+
+def _check_optional(job: Mapping[str, Any]) -> None:
     if job.get("workdir") is not None and not _is_text(job["workdir"]):
         raise JobError(f"{label(job)} has workdir {job['workdir']!r}; it must be a path.")
+    if not _is_retries(job.get("retries")):
+        raise JobError(
+            f"{label(job)} has retries {job['retries']!r}; it must be a whole number of 0 or more."
+        )
 
 
 def check_change(fields: Mapping[str, Any]) -> None:
@@ -90,6 +98,14 @@ def check_change(fields: Mapping[str, Any]) -> None:
     workdir = fields.get("workdir")
     if workdir is not None and workdir is not REMOVED and not _is_text(workdir):
         raise JobError(f"A workdir cannot be {workdir!r}; it is a path. Nothing was changed.")
+    if not _is_retries(fields.get("retries")):
+        raise JobError(
+            f"retries cannot be {fields['retries']!r}; they are a whole number of 0 or more. Nothing was changed."
+        )
+
+
+def _is_retries(value: object) -> bool:
+    return value is None or value is REMOVED or is_index(value)
 
 
 def check_index(job: Mapping[str, Any], field: str) -> None:

@@ -19,6 +19,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.retry import Policy, kept_policy
 from paraschut.store import views
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
@@ -84,6 +85,18 @@ def new_submission(
         carries=executor.carries,
         most=executor.most(),
         first_task=executor.first_task,
+        retry=kept_policy(_policy(config, executor)),
+    )
+
+
+def _policy(config: Config, executor: JobExecutor) -> Policy:
+    limits = [limit for limit in (config.retry_mem_limit, executor.most_mem()) if limit]
+    return Policy(
+        config.retries,
+        config.retry_mem_factor,
+        min(limits, default=0),
+        config.retry_walltime_factor,
+        config.retry_walltime_limit,
     )
 
 

@@ -227,7 +227,7 @@ class Agent:
         with self._writing() as db:
             # First what jobs could not write themselves: their end means something else after they said complete.
             spool.fold(db, self.index, events, self.trusted)
-            ended = self._fold_lines(db, lines) or bool(events)
+            ended = self._fold_lines(db, lines) or bool(events) or bool(gone)
             if gone:
                 self._judge_dead(db, gone & self.running.keys())
             self._heed_cancelled(db)
@@ -284,6 +284,7 @@ class Agent:
                 end_attempt(
                     db, key, Ended(None, now, None, None), f"could not be started: {error}", complete=False
                 )
+                self._look = True
                 continue
             if not db.changed("attempt_starts", **key._asdict(), now=now, process=wrapper.process):
                 self.crew.give_back(wrapper)

@@ -211,6 +211,10 @@ class JobExecutor(ABC):
         """Return how many tasks can be handed over at once; None: as many as there are."""
         return None
 
+    def most_mem(self) -> int | None:
+        """Return the bytes of memory that one job can get at most; None: nobody knows."""
+        return None
+
     def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
         """Return tasks of the same shape in those groups that must still be handed over each for itself."""
         return [list(tasks)]

@@ -31,6 +31,10 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE batch ADD COLUMN max_jobs INTEGER",
         "ALTER TABLE submission ADD COLUMN carries INTEGER",
         "ALTER TABLE submission ADD COLUMN closer TEXT",
+        "ALTER TABLE submission ADD COLUMN retry TEXT",
+        "ALTER TABLE job ADD COLUMN retried INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE job ADD COLUMN resumed INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE job ADD COLUMN raised TEXT",
         *_new("snapshot", "payload", "result", "name"),
     ),
 }

@@ -138,7 +138,10 @@ def duplicate(connection: Connection, error: Exception, batch_id: int, values: l
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return the query for jobs that may be claimed."""
     return (
-        select(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, batch.c.workdir, batch.c.name)
+        select(
+            *(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, job.c.raised),
+            *(batch.c.workdir, batch.c.name),
+        )
         .join(batch, batch.c.BatchID == job.c.BatchID)
         .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
         .order_by(job.c.JobIndex)
@@ -157,6 +160,8 @@ def vetted(
         if len(found) >= room:
             return
         fields = json.loads(row.metadata)
+        if row.raised is not None:
+            fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
         try:
             found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
         except JobError as error:

@@ -49,6 +49,8 @@ class NewSubmission:
     defaults: str | None = None
     #: The MaxJobs of this pass; None if it is as configured.
     max_jobs: int | None = None
+    #: How jobs are tried again when they end badly, as JSON; None: as by default.
+    retry: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -254,6 +256,7 @@ class Store(Index):
             **new.owner._asdict(),
             "claimed": new.now,
             "environment": digest,
+            "retry": new.retry,
             # A claim for the queue in the index is a submission at once, and has no folder to look into.
             "recorded": new.now if local else None,
             "settled": new.now if local else None,

@@ -37,6 +37,7 @@ FLOORS = {
         "process",
         "command",
         "paths",
+        "retry",
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
@@ -147,7 +148,8 @@ def test_a_module_knows_only_what_is_below_it(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["plan", "reconcile", "errors", "values", "paths", "process", "command", "store.schema"]
+    "module",
+    ["plan", "reconcile", "retry", "errors", "values", "paths", "process", "command", "store.schema"],
 )
 def test_what_is_pure_or_at_the_very_bottom_knows_none_of_us(module):
     assert {other for other, _ in imports(module)} <= {"errors"}
