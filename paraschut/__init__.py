@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         set_batch_field,
         set_job_field,
     )
-    from paraschut.dashboard import get_queue, print_log
+    from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.futures import BatchExecutor
+    from paraschut.histories import history
+    from paraschut.logs import print_log
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
@@ -57,12 +60,14 @@ if TYPE_CHECKING:
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
     from paraschut.submitter import periodic_submitter
+    from paraschut.watching import watch
 
     ClusterID: str | None
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchExecutor",
     "BatchExistsError",
     "ClusterID",
     "ConfigError",
@@ -96,6 +101,7 @@ __all__ = [
     "get_job_template",
     "get_qstat",
     "get_queue",
+    "history",
     "load_data",
     "periodic_submitter",
     "persist",
@@ -114,6 +120,7 @@ __all__ = [
     "submit_one_batch",
     "submit_one_job",
     "update_job",
+    "watch",
 ]
 
 _HOMES = {
@@ -126,7 +133,7 @@ _HOMES = {
         "set_batch_field",
         "set_job_field",
     ),
-    "dashboard": ("get_queue", "print_log"),
+    "dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
@@ -152,7 +159,10 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
+    "histories": ("history",),
+    "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
+    "futures": ("BatchExecutor",),
     "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",
@@ -164,6 +174,7 @@ _HOMES = {
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
     "submitter": ("periodic_submitter",),
+    "watching": ("watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -86,10 +86,16 @@ def finish(desk: _Desk, key: Key, outcome: Outcome) -> None:
 Keep = Callable[[object, str], tuple[bytes | None, bool]]
 
 
-def call(desk: _Desk, key: Key, payloads: list[Payload], known: dict[int, Any] | None = None) -> Outcome:
+def call(
+    desk: _Desk,
+    key: Key,
+    payloads: list[Payload],
+    known: dict[int, Any] | None = None,
+    loaded: Callable[[], None] | None = None,
+) -> Outcome:
     """Load what a job calls, call it, and pickle what came of it; whatever goes wrong is an outcome, too.
 
-    ``known`` keeps the functions that a worker has loaded, by number.
+    ``known`` keeps the functions that a worker has loaded, by number; ``loaded`` is called when all is loaded.
     """
     small = desk.small()
 
@@ -99,6 +105,8 @@ def call(desk: _Desk, key: Key, payloads: list[Payload], known: dict[int, Any] |
 
     try:
         work = _loaded(desk, key, payloads, known)
+        if loaded is not None:
+            loaded()
     except Exception as error:  # noqa: BLE001 - unpickling runs code of the user's
         return _failure(_cannot_load(error, about_of(payloads)), keep, time.monotonic())
     return outcome_of(work, keep)

@@ -15,7 +15,7 @@ import click
 
 from paraschut import __version__, job_cli
 from paraschut.cli_change import boost, cancel, remove, reset
-from paraschut.cli_look import history, info, log, queue
+from paraschut.cli_look import history, info, log, queue, watch
 from paraschut.cli_parts import (
     Commands,
     Selector,
@@ -323,5 +323,20 @@ def job(arguments: tuple[str, ...]) -> None:
     raise click.exceptions.Exit(job_cli.main(arguments))
 
 
-for _command in (init, demo, submit, queue, log, info, history, reset, cancel, remove, boost, submitter, job):
+for _command in (
+    init,
+    demo,
+    submit,
+    queue,
+    watch,
+    log,
+    info,
+    history,
+    reset,
+    cancel,
+    remove,
+    boost,
+    submitter,
+    job,
+):
     cli.add_command(_command)

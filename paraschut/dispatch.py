@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import fold as folding
-from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.executors.cluster import UnreachableError
 from paraschut.handover import Handed, hand_over, new_submission
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
+from paraschut.store.runtime import Statements
 from paraschut.store.store import Ready, Store
 
 #: Reasons that the line of a pass has room for.
@@ -181,7 +183,7 @@ def submit_one_batch(
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
     submitted 4 jobs of 1 batch
     """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, jobs.numbers_of(BatchID))
+    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, checks.numbers_of(BatchID))
 
 
 def _pass(
@@ -194,13 +196,13 @@ def _pass(
     only: Collection[int] | None,
 ) -> Submitted:
     config = load_config()
-    if MaxJobs is not None and not jobs.is_index(MaxJobs):
+    if MaxJobs is not None and not checks.is_index(MaxJobs):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
         executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
     inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
     request = _Request(
-        None if MaxJobs is None else jobs.number_of(MaxJobs),
+        None if MaxJobs is None else checks.number_of(MaxJobs),
         config.max_jobs,
         MinPrior,
         only,
@@ -230,6 +232,40 @@ def submit_batch(
     request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
     heads = [head for head in store.ready().heads if head[0] == batch_id]
     return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+
+
+def add_and_submit(
+    store: Store,
+    config: Config,
+    executor: JobExecutor,
+    batch_id: int,
+    group: Sequence[Mapping[str, Any]],
+    also: Callable[[Statements], None],
+    *,
+    new: bool,
+) -> None:
+    """Add jobs of one priority to a batch that has no others, and submit what may be submitted of them.
+
+    Where the index is the queue, that is one transaction.
+    """
+    priority = group[0]["priority"]
+    submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
+
+    def claim(connection: Any, db: Statements) -> None:
+        also(db)
+        if submission is None:
+            return
+        (top,) = db.run("global_top").fetchone()
+        (active,) = db.run("active_count").fetchone()
+        if top is None or top <= priority:
+            room = config.max_jobs - active
+            store.claim_within(connection, db, submission, [(batch_id, priority)], room, executor.asked)
+
+    store.add({batch_id: group}, time.time(), os.getcwd(), new=new, also=claim)
+    if submission is not None:
+        executor.submit(folding.bare(store, submission.token))
+    else:
+        submit_batch(store, config, batch_id, executor)
 
 
 def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None) -> Submitted:
@@ -280,15 +316,8 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
         )
 
     for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
-        try:
-            executor = executor_of(kind.executor, config, kind.defaults)
-            if not executor.isconnected():
-                done.left.append(
-                    f"this machine cannot submit to {executor.name}: the next pass elsewhere will"
-                )
-                continue
-        except ExecutorError as error:
-            done.left.append(str(error))
+        executor = _reached(store, config, kind, done, refused)
+        if executor is None:
             continue
 
         def decide(now: Ready, kind: _Kind = kind) -> tuple[Any, int]:
@@ -311,6 +340,24 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _reached(
+    store: Store, config: Config, kind: _Kind, done: Submitted, refused: list[SubmitError]
+) -> JobExecutor | None:
+    """Return the executor; None, with the reason in ``done``, if nothing can be submitted to it from here now."""
+    try:
+        executor = executor_of(kind.executor, config, kind.defaults)
+        if executor.isconnected():
+            folding.reach(store, config, executor)
+            return executor
+        done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+    except UnreachableError as error:
+        refused.append(error)
+        done.left.append(str(error))
+    except ExecutorError as error:
+        done.left.append(str(error))
+    return None
 
 
 def _say_full(done: Submitted, request: _Request, before: Ready) -> None:
@@ -363,8 +410,8 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    batch_id = jobs.number_of(BatchID)
-    indices = jobs.numbers_of(JobIndex)
+    batch_id = checks.number_of(BatchID)
+    indices = checks.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:
         folding.fold(store, config)

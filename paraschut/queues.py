@@ -52,6 +52,15 @@ def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> 
     return Queue(at, told)
 
 
+def counts(store: Store) -> list[tuple[str, int | None]]:
+    """Return how many jobs this user has on each scheduler's queue, as last asked; None where there was no answer."""
+    found: list[tuple[str, int | None]] = []
+    for executor, answer in store.queues():
+        told = json.loads(answer)
+        found.append((executor, None if isinstance(told, dict) else Queue(0.0, told).count))
+    return found
+
+
 class _Look(NamedTuple):
     """What is known of one attempt."""
 

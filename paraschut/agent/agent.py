@@ -11,9 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-import selectors
 import signal
-import socket
 import sqlite3
 import sys
 import time
@@ -21,14 +19,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from paraschut.agent import ends, limits
+from paraschut.agent import ear, ends, limits
 from paraschut.agent.crew import Crew
-from paraschut.agent.job import Running, Wrapper, spec_of
+from paraschut.agent.job import Kind, Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
+from paraschut.store.line import Line
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
 _T = TypeVar("_T")
@@ -71,7 +70,7 @@ class Agent:
         self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
         self._done = False
         self._connection: sqlite3.Connection | None = None
-        self._line = engine.Line(self.index, self.lock_timeout)
+        self._line = Line(self.index, self.lock_timeout)
         self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
         self._next_memory = 0.0
@@ -81,8 +80,7 @@ class Agent:
         self._pass_wanted = True
         #: When the pause of the next job that is tried again ends; None if none waits for that.
         self._begin: float | None = None
-        self._ear: str | None = None
-        self._ear_inode = 0
+        self._ear = ear.Ear(self.index, self.crew.selector)
         self._lock = -1
         self._orphans: list[str] = []
         self._strangers: set[Any] = set()
@@ -99,7 +97,7 @@ class Agent:
         self._be_nobodys_child()
         try:
             self.crew.start()
-            self._open_ears()
+            self._ear.open()
             gone = self._read(lambda db: ends.dead(db, self.host))
             lines = self.crew.new_lines()
             with self._writing() as db:
@@ -114,7 +112,7 @@ class Agent:
             time.sleep(1)  # still holding the lock: whoever follows may find the same fault
             raise
         finally:
-            self._close_ears()
+            self._ear.close()
             self.crew.dismiss(for_good=self._done)
             self._let_go()
 
@@ -126,24 +124,12 @@ class Agent:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 # Either another agent lives, and then it is enough to have woken it, or one is just leaving.
-                if time.monotonic() > deadline or self._another_lives():
+                if time.monotonic() > deadline or ear.call(self.index, self.limits_given):
                     os.close(lock)
                     return None
                 time.sleep(0.02)
             else:
                 return lock
-
-    def _another_lives(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-            wake.setblocking(False)
-            folder = engine.local_folder(self.index)
-            try:
-                wake.sendto(json.dumps(self.limits_given).encode(), f"{folder}/wake")
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            return True
 
     def _be_nobodys_child(self) -> None:
         os.chdir("/")
@@ -159,28 +145,6 @@ class Agent:
             log.write(
                 f"{time.strftime('%Y-%m-%d %H:%M:%S')} agent {os.getpid()} ends:\n{traceback.format_exc()}\n"
             )
-
-    def _open_ears(self) -> None:
-        self.wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.wake.setblocking(False)
-        folder = engine.local_folder(self.index)
-        if folder is not None:
-            self._ear = folder + "/wake"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._ear)
-            self.wake.bind(self._ear)
-            os.chmod(self._ear, 0o600)
-            self._ear_inode = os.stat(self._ear).st_ino
-        self.crew.selector.register(self.wake, selectors.EVENT_READ, None)
-
-    def _close_ears(self) -> None:
-        if self._ear is not None:
-            with contextlib.suppress(OSError):
-                if os.stat(self._ear).st_ino == self._ear_inode:  # not that of an agent of another index
-                    os.unlink(self._ear)
-            self._ear = None
-            self.crew.selector.unregister(self.wake)
-            self.wake.close()
 
     # -- the index ----------------------------------------------------------------------------------------------
 
@@ -294,23 +258,19 @@ class Agent:
         (self._begin,) = db.run("next_begin", now=now, executor="local").fetchone()
 
     def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                message = self.wake.recv(4096)
-                self._look = True
-                with contextlib.suppress(ValueError, TypeError):
-                    told = json.loads(message)
-                    # What a person asked for is not undone by passes that go on by themselves.
-                    if told[3] or not self.limits_given[3]:
-                        self.limits_given = told
-                        self.capacity = limits.capacity_of(*told[:3])
+        for told in self._ear.heard():
+            self._look = True
+            with contextlib.suppress(TypeError, IndexError):
+                # What a person asked for is not undone by passes that go on by themselves.
+                if told[3] or not self.limits_given[3]:
+                    self.limits_given = told
+                    self.capacity = limits.capacity_of(*told[:3])
 
     def _heed_cancelled(self, db: Statements) -> None:
-        asked = {
-            Key(row["BatchID"], row["JobIndex"], row["n"]) for row in db.rows("cancelled", host=self.host)
-        }
-        for running in self.running.values():
-            if running.key in asked and running.killed_at is None:
+        for row in db.rows("cancelled", host=self.host):
+            # By its process: a worker may be at another job than the one that it was told.
+            running = self.running.get(row["process"])
+            if running is not None and running.killed_at is None:
                 running.doomed = True
 
     def _take_waiting(self, db: Statements, starts: list[tuple[Running, dict[str, Any]]]) -> int:
@@ -324,7 +284,7 @@ class Agent:
         now = time.time()
         for row, needs in zip(rows[:count], asked, strict=False):
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
-            wrapper = self.crew.take()
+            wrapper = self.crew.take(self._kind(db, row))
             running = Running(key, f"{row['cluster_id']}.{row['task']}", needs, wrapper, now)
             try:
                 spec = self._spec(db, row, running)
@@ -344,16 +304,30 @@ class Agent:
             self.running[wrapper.process] = running
         return len(rows) - count
 
-    def _spec(self, db: Statements, row: dict[str, Any], running: Running) -> dict[str, Any]:
-        digest = row["environment"]
+    def _kind(self, db: Statements, row: dict[str, Any]) -> Kind | None:
+        try:
+            if row["warm"] is None:
+                return None
+            return Kind.of(row, self._environment(db, row["environment"]), self.index)
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+        ):  # what is wrong with it is said when it is told to a wrapper
+            return None
+
+    def _environment(self, db: Statements, digest: str) -> dict[str, str]:
         if digest not in self._environments:
             (text,) = db.run("environment", digest=digest).fetchone()
             self._environments[digest] = json.loads(text)
+        return self._environments[digest]
+
+    def _spec(self, db: Statements, row: dict[str, Any], running: Running) -> dict[str, Any]:
         return {
-            **spec_of(row, running, self._environments[digest], self.paths),
+            **spec_of(row, running, self._environment(db, row["environment"]), self.paths),
             # Where jobs may use more processors than there are, none is kept on its own.
             "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= (os.cpu_count() or 1) else 0,
-            "processors": os.path.dirname(os.path.dirname(self._ear)) if self._ear else None,
+            "processors": os.path.dirname(os.path.dirname(self._ear.path)) if self._ear.path else None,
             "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),
             "agent": self._command(),
@@ -442,13 +416,13 @@ class Agent:
         First the ear is closed: who finds it gone starts the next agent, which waits for the lock. Who was still
         heard has claimed before, and what it claimed is seen here.
         """
-        self._close_ears()
+        self._ear.close()
         with self._writing() as db:
             self._await_begin(db)
             if self._begin is None and db.row("any_waiting", host=self.host) is None:
                 db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
                 return True
-        self._open_ears()
+        self._ear.open()
         return False
 
     def _pause(self) -> float:

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from paraschut.agent import ends
-from paraschut.agent.job import Wrapper
+from paraschut.agent.job import Kind, Wrapper
 
 #: Bytes after which a new file of ends is begun.
 ENDS_SIZE = 1 << 20
+#: Wrappers that keep an interpreter for function jobs, and wait for some.
+KEPT = 2 * (os.cpu_count() or 1)
 
 
 class Crew:
@@ -35,7 +37,7 @@ class Crew:
         self.folder = folder
         self._next_agent = next_agent
         self.selector = selectors.DefaultSelector()
-        self._ready: deque[Wrapper] = deque()
+        self._ready: dict[Kind | None, deque[Wrapper]] = {}
         self._offsets: dict[str, int] = {}
         self._current: str | None = None
         self._launcher: socket.socket | None = None
@@ -44,18 +46,19 @@ class Crew:
 
     # -- wrappers -----------------------------------------------------------------------------------------------
 
-    def take(self) -> Wrapper:
-        """Return a wrapper that waits for a job."""
-        while self._ready:
-            wrapper = self._ready.popleft()
+    def take(self, kind: Kind | None = None) -> Wrapper:
+        """Return a wrapper that waits for a job; ``kind`` says for which, if not for any command."""
+        ready = self._ready.get(kind, deque())
+        while ready:
+            wrapper = ready.pop()
             if not wrapper.left:
                 return wrapper
             self._drop(wrapper)
         try:
-            wrapper = Wrapper.forked(self._ask(), self.ends_file())
+            wrapper = Wrapper.forked(self._ask(), self.ends_file(), kind)
         except OSError:  # the launcher was killed
             self._launcher = None
-            wrapper = Wrapper.forked(self._ask(), self.ends_file())
+            wrapper = Wrapper.forked(self._ask(), self.ends_file(), kind)
         self.watch(wrapper)
         return wrapper
 
@@ -64,7 +67,17 @@ class Crew:
         if wrapper.left or not isinstance(wrapper.handle, socket.socket):
             self._drop(wrapper)
         else:
-            self._ready.append(wrapper)
+            self._ready.setdefault(wrapper.kind, deque()).append(wrapper)
+            self._dismiss_some()
+
+    def _dismiss_some(self) -> None:
+        """Let those go that keep an interpreter and have waited longest, if there are too many."""
+        kept = [wrapper for kind, ready in self._ready.items() if kind is not None for wrapper in ready]
+        for wrapper in kept[:-KEPT]:
+            self._ready[wrapper.kind].remove(wrapper)
+            with contextlib.suppress(KeyError, ValueError):
+                self.selector.unregister(wrapper.handle)  # type: ignore[arg-type]
+            wrapper.dismiss()
 
     def watch(self, wrapper: Wrapper) -> None:
         """Notice when a wrapper says something, or ends."""
@@ -93,8 +106,9 @@ class Crew:
 
     def dismiss(self, *, for_good: bool) -> None:
         """Let all go that have no job; ``for_good`` if no other agent has to follow."""
-        for wrapper in self._ready:
-            wrapper.dismiss()
+        for ready in self._ready.values():
+            for wrapper in ready:
+                wrapper.dismiss()
         self._ready.clear()
         if self._launcher is not None:
             if for_good:

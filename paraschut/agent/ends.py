@@ -70,9 +70,22 @@ def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Fol
         ended = Ended(
             line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"]
         )
-        fold_end(db, key, line["token"], ended)
+        if "before" in line:
+            _fold_worker(db, line, ended)
+        else:
+            fold_end(db, key, line["token"], ended)
         folded.append(Folded(line["process"], key))
     return folded
+
+
+def _fold_worker(db: Statements, line: dict[str, Any], ended: Ended) -> None:
+    """Fold the end of a job that a worker had taken by itself; if it died between two, of whichever it was at."""
+    for given in filter(None, (line["key"], line["before"])):
+        key = Key(*given)
+        row = db.row("job_and_reason", **key._asdict())
+        # It meant to take a job, and had not, if that is not in its name.
+        if row is not None and str(row["process"]).rpartition(":")[0] == line["process"]:
+            fold_end(db, key, line["token"], ended)
 
 
 def fold_end(db: Statements, key: Key, token: str, ended: Ended) -> None:

@@ -5,14 +5,48 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from paraschut.command import command_of, job_variables
 from paraschut.paths import Paths
 from paraschut.process import boot_id, start_ticks
 from paraschut.store.runtime import Key
+
+
+class Kind(NamedTuple):
+    """For which function jobs a wrapper is: those of one interpreter, in one environment."""
+
+    python: str
+    digest: str
+    environment: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], environment: Mapping[str, str], index: str) -> Self | None:
+        """Return the kind of wrapper for a job that waits; None if any will do."""
+        if row["warm"] is None:
+            return None
+        words = str(json.loads(row["metadata"])["script"])
+        parts = shlex.split(words) if words.startswith("exec ") else []
+        if parts[2:] != ["-P", _FUNCTIONS] or len(words) > _LONG:
+            return None  # somebody has given it another script
+        text = json.dumps({**environment, "PARASCHUT_INDEX": index})
+        return cls(parts[1], row["environment"], text) if len(text) < _LONG else None
+
+    def program(self, ends: str) -> dict[str, Any]:
+        """Return what the launcher is told to become."""
+        return {"program": [self.python, "-P", "-c", _ZYGOTE, ends], "env": json.loads(self.environment)}
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: What a function job runs where there is no agent.
+_FUNCTIONS = os.path.join(_PACKAGE, "_run.py")
+#: Found wherever the package lies; last, so that it hides nothing of the user's.
+_ZYGOTE = f"import sys; sys.path.append({os.path.dirname(_PACKAGE)!r}); from paraschut.agent.zygote import main; main()"
+#: Characters that fit into one message to the launcher.
+_LONG = 40_000
 
 
 class Wrapper:
@@ -26,9 +60,10 @@ class Wrapper:
         What becomes readable when it ends; None where the system has nothing of that kind.
     """
 
-    def __init__(self, process: str, handle: socket.socket | int | None) -> None:
+    def __init__(self, process: str, handle: socket.socket | int | None, kind: Kind | None = None) -> None:
         self.process = process
         self.handle = handle
+        self.kind = kind
         self.hung_up = False
 
     @property
@@ -54,18 +89,22 @@ class Wrapper:
         return self.hung_up or self.handle is None
 
     @classmethod
-    def forked(cls, launcher: socket.socket, ends: str) -> Self:
+    def forked(cls, launcher: socket.socket, ends: str, kind: Kind | None = None) -> Self:
         """Ask the launcher for one."""
         mine, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(launcher, [json.dumps({"ends": ends}).encode()], [theirs.fileno()])
+            socket.send_fds(
+                launcher,
+                [json.dumps({"ends": ends, **(kind.program(ends) if kind else {})}).encode()],
+                [theirs.fileno()],
+            )
         answer = launcher.recv(64)
         if not answer:
             mine.close()
             raise ConnectionError("the launcher is gone")
         pid = int(answer)
         mine.setblocking(False)  # it never fills: a job at a time
-        return cls(f"{pid}:{start_ticks(pid) or 0}:{boot_id()}", mine)
+        return cls(f"{pid}:{start_ticks(pid) or 0}:{boot_id()}", mine, kind)
 
     @classmethod
     def adopted(cls, process: str) -> Self:
@@ -127,7 +166,17 @@ def spec_of(
     key = running.key
     workdir = fields.get("workdir") or row["workdir"] or paths.folder
     mine = job_variables(paths.index, *key, row["token"], row["task"], running.cluster_id)
+    warm = bool(row["warm"]) and not running.asked.get("mem")  # what a worker holds would be counted, too
+    function = {
+        "warm": warm,
+        # What a worker takes by itself is only limited as its batch is.
+        "series": warm and not running.asked.get("walltime"),
+        "process": running.wrapper.process,
+        "environment": row["environment"],
+        "asked": row["asked"],
+    }
     return {
+        **({"function": function} if running.wrapper.kind is not None else {}),
         "key": list(key),
         "token": row["token"],
         "command": command_of(str(fields["script"]), workdir),

@@ -57,6 +57,7 @@ def main() -> None:
                 os.open(os.devnull, os.O_RDWR)  # takes the number that was free, so that no log gets 0
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.setsid()
+                become(descriptor, json.loads(message))
                 wrap(socket.socket(fileno=descriptor), json.loads(message))
                 status = 0
             finally:
@@ -64,6 +65,20 @@ def main() -> None:
         os.close(descriptor)
         with contextlib.suppress(OSError):  # it was killed meanwhile, which is noticed above
             agent.send(str(pid).encode())
+
+
+def become(descriptor: int, about: dict[str, Any]) -> None:
+    """Become the program that runs jobs of a kind of its own, if it is said and can be run."""
+    if "program" not in about:
+        return
+    # Whatever it leaves behind is found by this, as a job's processes are.
+    environ = {**about["env"], "PARASCHUT_CLUSTERID": process()}
+    nothing = os.dup(0)
+    os.dup2(descriptor, 0)
+    with contextlib.suppress(OSError):
+        os.execve(about["program"][0], about["program"], environ)  # noqa: S606 - there is nothing for a shell to do
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def wrap(agent: socket.socket, about: dict[str, str]) -> None:

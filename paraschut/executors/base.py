@@ -140,6 +140,8 @@ class JobExecutor(ABC):
     other_hosts: ClassVar[bool] = False
     #: Whether the index itself is the queue, so that nothing is written into a submission folder.
     index_is_queue: ClassVar[bool] = False
+    #: Whether a job learns its id only when it starts, from the scheduler.
+    ids_come_late: ClassVar[bool] = False
     #: The number of the first task of a submission.
     first_task: ClassVar[int] = 0
 
@@ -235,6 +237,10 @@ class JobExecutor(ABC):
 
         Returns those of which it is certain already.
         """
+
+    def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
+        """Delete tasks of several submissions; as ``delete`` does."""
+        return [self.delete(submission, tasks) for submission, tasks in wanted]
 
     def find(self, submission: Submission) -> str | None:
         """Return the scheduler's id of a submission whose owner died before recording it; None if it never was."""

@@ -83,6 +83,7 @@ class ClusterJobExecutor(JobExecutor):
     """
 
     other_hosts: ClassVar[bool] = True
+    ids_come_late: ClassVar[bool] = True
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
     #: What lines for the scheduler begin with, and the options in them that are ours to say.
@@ -104,7 +105,9 @@ class ClusterJobExecutor(JobExecutor):
         super().__init__(queue, resources, options)
         self.timeout = 60.0
         self.retries = 0
+        # Thousands of jobs ask for the same.
         self._flags: dict[Hashable, tuple[str, ...]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
         self.flags_of(None, {}, None)
 
     def heed(self, config: Config) -> None:
@@ -176,21 +179,22 @@ class ClusterJobExecutor(JobExecutor):
 
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if the scheduler could not be told."""
-        asked = super().asked(job)
-        self._flags_of_job(job)
-        given = {**self.resources, **(job.get("resources") or {})}
-        nodes, queue = given.get("nodes"), job.get("queue") or self.queue
-        bounds = {
-            key: given[key]
-            for key in (*MEMORY_KEYS, *TIME_KEYS)
-            if key not in GENERIC and type(given.get(key)) in {int, float, str}
-        }
-        return {
-            **asked,
-            **bounds,
-            **({"nodes": nodes} if nodes else {}),
-            **({"queue": queue} if queue else {}),
-        }
+        key = repr((job.get("queue"), job.get("resources"), job.get("options")))
+        if key not in self._asked:
+            asked = super().asked(job)
+            self._flags_of_job(job)
+            given = {**self.resources, **(job.get("resources") or {})}
+            more = {
+                **{
+                    name: given[name]
+                    for name in (*MEMORY_KEYS, *TIME_KEYS)
+                    if name not in GENERIC and type(given.get(name)) in {int, float, str}
+                },
+                "nodes": given.get("nodes"),
+                "queue": job.get("queue") or self.queue,
+            }
+            self._asked[key] = {**asked, **{name: value for name, value in more.items() if value}}
+        return self._asked[key]
 
     def ignored(self, job: Mapping[str, Any]) -> list[str]:
         """Return the keys of a job's resources that mean nothing to this scheduler."""
@@ -247,7 +251,7 @@ class ClusterJobExecutor(JobExecutor):
         first = submission.tasks[0]
         folder = os.path.abspath(submission.folder)
         try:
-            path = cluster_script.write(submission, self._directives(first), self.find_task)
+            path = cluster_script.write(submission, self.name, self._directives(first), self.find_task)
             if submission.carries is not None:
                 self._write_closer(submission)
         except OSError as error:
@@ -363,10 +367,17 @@ class ClusterJobExecutor(JobExecutor):
 
         Returns those that had not started, which now never will.
         """
-        gone = self.bar(submission.folder, tasks)
-        known_as = submission.cluster_id or self.find(submission)
-        if known_as is not None:
-            self.delete_jobs(self.task_ids(known_as, tasks))
+        return self.delete_all([(submission, tasks)])[0]
+
+    def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
+        """Delete tasks of several submissions, with one command for many; as ``delete`` does."""
+        gone: list[Collection[int]] = [self.bar(submission.folder, tasks) for submission, tasks in wanted]
+        ids = []
+        for submission, tasks in wanted:
+            known_as = submission.cluster_id or self.find(submission)
+            if known_as is not None:
+                ids += self.task_ids(known_as, tasks)
+        self.delete_jobs(ids)
         return gone
 
     def delete_jobs(self, ids: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from paraschut.store.runtime import Key, Statements, mark_complete, will_try_again
+from paraschut.store.runtime import Key, Statements, check_current, mark_complete, will_try_again
 
 #: The number of the payload of a batch's function, where its jobs share one.
 SHARED = -1
@@ -94,6 +94,7 @@ def add_result(db: Statements, key: Key, outcome: Outcome) -> None:
 
 def finish(db: Statements, key: Key, outcome: Outcome, now: float) -> None:
     """Keep an outcome and what it means for its job, unless this attempt no longer counts."""
+    check_current(db, key)
     if outcome.kind == "value":
         mark_complete(db, key, None, (key.batch_id, key.job_index), now)
     else:

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, StaleJobError
 from paraschut.paths import Paths
@@ -214,7 +215,7 @@ def update_job(db: Statements, job: jobs.Job, now: float, *, own: bool) -> jobs.
     StaleJobError
         Naming the field and who changed it.
     """
-    batch_id, job_index = jobs.number_of(job["BatchID"]), jobs.number_of(job["JobIndex"])
+    batch_id, job_index = checks.number_of(job["BatchID"]), checks.number_of(job["JobIndex"])
     row = job_row(db, batch_id, job_index)
     changed = jobs.changes(job)
     state = changed.get("state", row["state"])
@@ -291,7 +292,7 @@ def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, A
     if "state" in changed:
         db.run("job_state", **where, state=str(changed["state"]))
     if "priority" in changed:
-        db.run("job_priority", **where, priority=jobs.plain_number(changed["priority"]))
+        db.run("job_priority", **where, priority=checks.plain_number(changed["priority"]))
 
 
 def add_event(

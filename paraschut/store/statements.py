@@ -250,10 +250,14 @@ def statements() -> dict[str, ClauseElement]:
             batch.c.workdir,
             submission.c.environment,
             submission.c.cluster_id,
+            payload.c.warm,
         )
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
         .join(batch, batch.c.BatchID == attempt.c.BatchID)
         .join(submission, submission.c.token == attempt.c.token)
+        .outerjoin(
+            payload, (payload.c.BatchID == attempt.c.BatchID) & (payload.c.number == attempt.c.JobIndex)
+        )
         .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None), attempt.c.cancelled.is_(None))
         .order_by(literal_column("attempt.rowid"))
         .limit(P("most"))
@@ -294,7 +298,12 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.ended.is_(None),
         ),
         "job_and_reason": select(
-            job.c.state, job.c.attempt, job.c.complete_on_exit, attempt.c.reason, attempt.c.token
+            job.c.state,
+            job.c.attempt,
+            job.c.complete_on_exit,
+            attempt.c.reason,
+            attempt.c.token,
+            attempt.c.process,
         )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .where(_THIS_ATTEMPT),
@@ -306,7 +315,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT)
         .values(cancelled=now, reason=func.coalesce(attempt.c.reason, P("reason"))),
         "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
-        "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.started).where(
+        "cancelled": select(attempt.c.process).where(
             _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)
         ),
         "attempt_starts": update(attempt)

@@ -61,7 +61,7 @@ INSERT INTO event (at, host, pid, "BatchID", "JobIndex", kind, detail) VALUES (:
 -- last_edit
 SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."BatchID" = :batch_id AND (event."JobIndex" = :job_index OR event."JobIndex" IS NULL) ORDER BY event.serial DESC LIMIT 1 OFFSET 0;
 -- waiting
-SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id, payload.warm FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token LEFT OUTER JOIN payload ON payload."BatchID" = attempt."BatchID" AND payload.number = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
 -- any_waiting
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
 -- any_running
@@ -71,7 +71,7 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.
 -- started_in
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
-SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
 UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
 -- job_awaits_end
@@ -81,7 +81,7 @@ UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, :reason) WHER
 -- job_absent
 UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- cancelled
-SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.started FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
+SELECT attempt.process FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
 -- attempt_starts
 UPDATE attempt SET process=:process, started=:now WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL;
 -- attempt_not_started

@@ -116,7 +116,7 @@ class Store(Index):
         workdir: str,
         *,
         new: bool,
-        also: Callable[[Statements], None] | None = None,
+        also: Callable[[Connection, Statements], None] | None = None,
     ) -> None:
         """Add jobs in one transaction.
 
@@ -160,7 +160,7 @@ class Store(Index):
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
             if also is not None:
-                also(db)
+                also(connection, db)
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
@@ -186,18 +186,31 @@ class Store(Index):
         """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
         with self.writing() as (connection, db):
             groups, room = decide(self.ready(connection, new.now))
-            found: list[Any] = []
-            refused: list[tuple[int, int, str]] = []
-            for batch_id, priority in groups:
-                query = rows.candidates(
-                    job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
-                )
-                if condition is not None:
-                    query = query.where(condition)
-                rows.vetted(connection.execute(query), vet, room, found, refused)
-                if len(found) >= room:
-                    break
-            return Claim(self._take(connection, db, new, found), refused)
+            return self.claim_within(connection, db, new, groups, room, vet, condition)
+
+    def claim_within(
+        self,
+        connection: Connection,
+        db: Statements,
+        new: NewSubmission,
+        groups: Iterable[tuple[int, float]],
+        room: int,
+        vet: Vet,
+        condition: ColumnElement[bool] | None = None,
+    ) -> Claim:
+        """Take jobs of priority groups for a submission, inside a transaction."""
+        found: list[Any] = []
+        refused: list[tuple[int, int, str]] = []
+        for batch_id, priority in groups:
+            if len(found) >= room:
+                break
+            query = rows.candidates(
+                job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
+            )
+            if condition is not None:
+                query = query.where(condition)
+            rows.vetted(connection.execute(query), vet, room, found, refused)
+        return Claim(self._take(connection, db, new, found), refused)
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -388,6 +401,16 @@ class Store(Index):
             else:
                 connection.execute(update(snapshot).where(mine).values(asking=now))
         return None, now
+
+    def queues(self) -> list[tuple[str, str]]:
+        """Return the last answer of each scheduler's queue, by executor."""
+        query = select(snapshot.c.executor, snapshot.c.answer).where(
+            snapshot.c.uid == os.getuid(), snapshot.c.answer.is_not(None)
+        )
+        with self.reading() as connection:
+            return [
+                (row.executor, row.answer) for row in connection.execute(query.order_by(snapshot.c.executor))
+            ]
 
     def keep_queue(self, executor: str, answer: str, at: float) -> None:
         """Keep the answer of a scheduler's queue for others."""

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
 from paraschut.store import runtime
@@ -62,12 +62,32 @@ def batches(connection: Connection) -> dict[int, BatchInfo]:
     return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
 
 
-def online(connection: Connection) -> set[tuple[int, int]]:
-    """Return the jobs that have an attempt that started and did not end."""
-    query = select(attempt.c.BatchID, attempt.c.JobIndex).where(
+def online(connection: Connection) -> dict[tuple[int, int], float]:
+    """Return the jobs that have an attempt that started and did not end, and when it started."""
+    query = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.started).where(
         attempt.c.started.is_not(None), attempt.c.ended.is_(None)
     )
-    return {(row.BatchID, row.JobIndex) for row in connection.execute(query)}
+    return {(batch_id, job_index): started for batch_id, job_index, started in connection.execute(query)}
+
+
+class Times(NamedTuple):
+    """When the attempts of a batch ran: the first start, the last end, and the mean of those that ended by themselves."""
+
+    first: float
+    last: float | None
+    mean: float | None
+
+
+def times(connection: Connection) -> dict[int, Times]:
+    """Return when the attempts of each batch ran."""
+    well = case((attempt.c.reason.is_(None), attempt.c.ended - attempt.c.started))
+    query = (
+        select(attempt.c.BatchID, func.min(attempt.c.started), func.max(attempt.c.ended), func.avg(well))
+        .where(attempt.c.started.is_not(None))
+        .group_by(attempt.c.BatchID)
+    )
+    found: Any = connection.execute(query).cursor
+    return {batch_id: Times(*row) for batch_id, *row in found}
 
 
 def missing(
@@ -117,16 +137,17 @@ def job_dicts(
     rows = [dict(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings()]
     found: dict[int, list[jobs.Job]] = {}
     for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
-        told = _attempts_of_batch(connection, batch_id)
+        told = attempts_of_batch(connection, batch_id)
         found[batch_id] = [
             assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
         ]
     return found
 
 
-def _attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+def attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+    """Return the attempts of the jobs of a batch, by JobIndex."""
     query = (
-        select(attempt, submission.c.cluster_id)
+        select(attempt, submission.c.cluster_id, submission.c.executor)
         .join(submission, submission.c.token == attempt.c.token)
         .where(attempt.c.BatchID == batch_id)
         .order_by(attempt.c.JobIndex, attempt.c.n)
@@ -195,20 +216,46 @@ class OpenSubmission(NamedTuple):
     closer: str | None
 
 
-def open_submissions(connection: Connection, *, unrecorded: bool = False) -> list[OpenSubmission]:
-    """Return the submissions that are not settled; or those that were claimed and never recorded."""
+def open_submissions(connection: Connection, tokens: Sequence[str] | None = None) -> list[OpenSubmission]:
+    """Return those of some submissions that are not settled; by default, all that were claimed and never recorded."""
     columns = [submission.c[name] for name in OpenSubmission._fields]
     query = select(*columns).where(submission.c.settled.is_(None))
-    if unrecorded:
-        query = query.where(submission.c.recorded.is_(None))
-    found: Any = connection.execute(query).cursor
-    return [OpenSubmission(*row) for row in found]
+    if tokens is None:
+        return [
+            OpenSubmission(*row) for row in connection.execute(query.where(submission.c.recorded.is_(None)))
+        ]
+    found: list[OpenSubmission] = []
+    for start in range(0, len(tokens), CHUNK):
+        chunk = query.where(submission.c.token.in_(tokens[start : start + CHUNK]))
+        found.extend(OpenSubmission(*row) for row in connection.execute(chunk))
+    return found
+
+
+def open_folders(connection: Connection) -> list[tuple[str, str, int | None]]:
+    """Return what tells whether there is something new in the folders of the submissions that are not settled.
+
+    That is token, executor, and the folder's time stamp when it was last looked through; None for one whose claim was
+    not recorded. Of thousands, nothing else is read.
+    """
+    seen = case((submission.c.recorded.is_not(None), func.coalesce(submission.c.seen, -2)))
+    query = select(submission.c.token, submission.c.executor, seen).where(submission.c.settled.is_(None))
+    rows: Any = connection.execute(query).cursor
+    found: list[tuple[str, str, int | None]] = rows.fetchall()
+    return found
 
 
 def open_count(connection: Connection, token: str) -> int:
     """Return how many attempts of a submission have not ended."""
     query = select(func.count()).where(attempt.c.token == token, attempt.c.ended.is_(None))
     return int(connection.execute(query).scalar_one())
+
+
+def carried(connection: Connection, batch_id: int, before: float) -> bool:
+    """Return whether a submission that was claimed before still has jobs without an end that a closer goes on with."""
+    query = select(submission.c.token).where(
+        submission.c.settled.is_(None), submission.c.carries == batch_id, submission.c.claimed < before
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, set[str]]:

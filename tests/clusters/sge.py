@@ -92,7 +92,7 @@ class GridEngine(Cluster):
         run("unshare", f"--net={self.network}", "ip", "link", "set", "lo", "up")
         # The name of this host must lead to an address that is there.
         for address in {
-            found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+            str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
         }:
             if not address.startswith("127."):
                 run(*self.into(), "ip", "address", "add", f"{address}/32", "dev", "lo")
@@ -129,6 +129,10 @@ exec nsenter --net={self.network} {PROGRAMS / command} "$@"
             link = self.folder / "root" / name
             if not link.is_symlink():
                 link.symlink_to(Path("/var/lib/gridengine") / name)
+        # Ids that are not also counts and indices.
+        numbers = self.folder / "spool/qmaster/jobseqnum"
+        if not numbers.exists():
+            numbers.write_text("70000\n")
         common, host = self.folder / "root/default/common", socket.gethostname()
         (common / "act_qmaster").write_text(f"{host}\n")
         (common / "cluster_name").write_text("psu\n")

@@ -123,7 +123,7 @@ def _check_name(name):
     if name[:1].isdigit():
         raise _denied(f'denied: "{name}" is not a valid object name (cannot start with a digit)')
     if "/" in name:
-        raise Refused("qsub: argument to -N option must not contain /")
+        raise Refused("qsub: argument to -N option must not contain / ", 2)
     for character, called in ((":", "Colon"), ("@", "At"), ("*", "Asterisk")):
         if character in name:
             raise _denied(f"{called} ('{character}') not allowed in objectname")
@@ -140,7 +140,7 @@ def _array(text, limit):
     try:
         first, last, by = int(low), int(high if dash else low), int(step or 1)
     except ValueError:
-        raise Refused("qsub: -t option only allows one range specification") from None
+        raise Refused("qsub: -t option only allows one range specification", 7) from None
     if last < first:
         first, last = last, first
     if first < 1:

@@ -208,6 +208,7 @@ def _text_record(known, job):
         "restart": options.get("r", ""), "shell_list": f"NONE:{job['shell']}", "script_file": job["script_file"],
         "parallel environment": f" {options['pe'].partition(' ')[0]} range: {job['slots']}" if "pe" in options else "",
         "jid_predecessor_list (req)": options.get("hold_jid", ""),
+        "jid_predecessor_list": ",".join(str(number) for _, numbers in job["after"] for number in numbers),
         "job-array tasks": job["shape"], "context": job["context"] or "",
     }  # fmt: skip
     record = [RULE, *(f"{name + ':':<28}{value}" for name, value in lines.items() if value != "")]
@@ -236,10 +237,11 @@ def qacct(fake, argv):
         records = [
             _record(job, index, task)
             for job in known["jobs"].values()
-            if known["settings"]["accounting"]
-            and (str(job["id"]) == wanted or (not wanted.isdigit() and fnmatch.fnmatch(job["name"], wanted)))
+            if str(job["id"]) == wanted or (not wanted.isdigit() and fnmatch.fnmatch(job["name"], wanted))
             for index, task in sorted(job["tasks"].items(), key=lambda item: item[1]["ended"])
-            if task["state"] == "ended" and (only is None or index in task_list(only))
+            if task["state"] == "ended"
+            and core.in_books(known, task)
+            and (only is None or index in task_list(only))
         ]
     if not records:
         kind = "id" if wanted.isdigit() else "name"

@@ -169,7 +169,7 @@ class World:
             with contextlib.suppress(psutil.Error):
                 environ = process.environ()
                 mine = environ.get("PARASCHUT_INDEX") == self.index
-                if mine and (environ["PARASCHUT_BATCHID"], environ["PARASCHUT_JOBINDEX"]) == (
+                if mine and (environ.get("PARASCHUT_BATCHID"), environ.get("PARASCHUT_JOBINDEX")) == (
                     str(batch),
                     str(index),
                 ):

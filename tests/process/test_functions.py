@@ -265,13 +265,13 @@ def test_a_job_is_cancelled_while_it_runs_and_while_it_waits(world):
 def test_a_job_that_does_not_heed_is_killed_by_force(world):
     def deaf():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print("deaf", flush=True)
+        print(os.getpid(), flush=True)
         time.sleep(60)
 
     job = started(deaf)
-    until(lambda: job.getstdout() == "deaf\n")
+    pid = int(until(job.getstdout))
     assert job.cancel(force=True)
-    until(lambda: not world.of_job(batch=job.batch_id))
+    until(lambda: not os.path.exists(f"/proc/{pid}"))
     assert job.status() == "failed"
 
 

@@ -29,6 +29,7 @@ FLOORS = {
         "errors",
         "values",
         "job",
+        "checks",
         "bulk",
         "config",
         "config_rules",
@@ -41,8 +42,18 @@ FLOORS = {
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
-    "inside and outside of jobs": {"runtime", "dashboard", "submitter", "closer"},
-    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
+    "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
+    "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
+    "functions as jobs": {
+        "_run",
+        "awaiting",
+        "bar",
+        "calling",
+        "functions",
+        "futures",
+        "likeness",
+        "mapping",
+    },
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -51,9 +62,18 @@ ROOMS = FLOORS["rooms"]
 DOORS = {
     # The agent makes passes when jobs end.
     ("agent", "dispatch"),
+    # What it forks for function jobs makes calls.
+    ("agent", "_run"),
+    ("agent", "runtime"),
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
+    # What a zygote forks runs the calls of function jobs, and does with the index what jobs do.
+    ("agent.zygote", "_run"),
+    ("agent.worker", "_run"),
+    ("agent.worker", "runtime"),
+    # A job shows itself in a notebook.
+    ("job", "render_html"),
 }
 
 
@@ -139,9 +159,16 @@ def test_the_launcher_is_a_program_of_its_own():
     assert imports("agent.launcher") == set()
 
 
-@pytest.mark.parametrize("module", ["render", "summary"])
+@pytest.mark.parametrize("module", ["render", "render_html", "summary", "snapshot"])
 def test_what_is_shown_knows_no_store_and_no_executor(module):
-    assert {room_of(other) for other, _ in imports(module)} <= {"errors", "job", "values", "summary"}
+    assert {room_of(other) for other, _ in imports(module)} <= {
+        "errors",
+        "job",
+        "values",
+        "summary",
+        "render",
+        "render_html",
+    }
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "executors"])
@@ -179,8 +206,11 @@ def test_only_the_store_speaks_sql():
         assert speaks <= allowed, module
 
 
-def test_only_one_module_reads_what_a_user_filters_by():
-    assert [module for module in MODULES if "sqlglot" in foreign(module)] == ["store.filters"]
+def test_only_the_modules_of_the_filter_read_what_a_user_filters_by():
+    assert [module for module in MODULES if "sqlglot" in foreign(module)] == [
+        "store.filter_text",
+        "store.filters",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -200,9 +230,11 @@ def test_only_one_module_reads_what_a_user_filters_by():
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     # These are imported only when there is no way around them.
     for module in MODULES:
-        if (heavy, module) in {("psutil", "executors.file"), ("sqlglot", "store.filters")} or room_of(
-            module
-        ) == "demo":
+        if (heavy, module) in {
+            ("psutil", "executors.file"),
+            ("sqlglot", "store.filters"),
+            ("sqlglot", "store.filter_text"),
+        } or room_of(module) == "demo":
             continue
         assert heavy not in foreign(module, lazy=False), module
 
@@ -216,6 +248,9 @@ def test_only_what_promises_text_prints():
     assert printing <= {
         "dispatch",
         "dashboard",
+        "logs",
+        "screen",
+        "watching",
         "cli",
         "cli_change",
         "cli_look",
@@ -243,13 +278,13 @@ SUBMITTING = {
     "qdel_batch",
     "qdel_job",
 }
-WATCHING = {"get_queue", "print_log", "get_job_info", "get_qstat"}
+WATCHING = {"get_queue", "history", "print_log", "get_job_info", "get_qstat", "watch"}
 CHANGING = {
     *("set_job_field", "set_batch_field", "update_job", "remove_batch", "remove_batch_by_state"),
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-FUNCTIONS = {"persist", "persist_map", "readmgr"}
+FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from paraschut.errors import FilterError, ParaschutError
-from paraschut.store.filters import MAX_DEPTH, compile_filter
+from paraschut.store.filter_text import MAX_DEPTH
+from paraschut.store.filters import compile_filter
 from paraschut.store.schema import batch, job, metadata
 
 YANG, INGOLIA = 20200101000000, 20210215101010

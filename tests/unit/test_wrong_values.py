@@ -68,6 +68,8 @@ def test_the_number_of_a_new_batch_has_64_bits(queue, unchanged, make_jobs):
         {"script": "a\0b"},
         {"script": " "},
         {"workdir": "a\0b"},
+        {"workdir": np.arange(2)},
+        {"state": np.arange(2)},
         {"state": "\ud800"},
         {"state": "a\0b"},
         {"state": "run"},
