@@ -11,14 +11,26 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
-from paraschut.store import rows, runtime
+from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, name, payload, result, snapshot, submission
+from paraschut.store.schema import (
+    attempt,
+    batch,
+    dependency,
+    event,
+    job,
+    name,
+    payload,
+    result,
+    snapshot,
+    submission,
+)
 from paraschut.values import shadow
 
 
@@ -159,6 +171,7 @@ class Store(Index):
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
+            _put_needs(db, given, known)
             if also is not None:
                 also(connection, db)
 
@@ -205,7 +218,10 @@ class Store(Index):
             if len(found) >= room:
                 break
             query = rows.candidates(
-                job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
+                job.c.BatchID == batch_id,
+                job.c.priority == priority,
+                job.c.waits == 0,
+                job.c.not_before <= new.now,
             )
             if condition is not None:
                 query = query.where(condition)
@@ -529,13 +545,29 @@ class Store(Index):
 
     def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
         """Take a batch out of the index; its attempts must have ended."""
-        with self.writing() as (connection, _):
-            for table in (payload, result, name, attempt, job, batch):
+        with self.writing() as (connection, db):
+            db.run("forget_met", needs_batch=batch_id)
+            for table in (payload, result, name, dependency, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(
                 insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
             )
+
+
+def _put_needs(
+    db: Statements, given: Mapping[int, Sequence[Mapping[str, Any]]], known: Iterable[int]
+) -> None:
+    """Write what new jobs are to come after; look again at those that come after batches that have grown."""
+    those = {
+        (batch_id, int(one["JobIndex"])): checks.after_of(one["after"], jobs.label(one))
+        for batch_id, group in given.items()
+        for one in group
+        if one.get("after") is not None
+    }
+    grown = [batch_id for batch_id in given if batch_id in known]
+    if those or (grown and db.row("any_need") is not None):
+        needs.put(db, those, grown)
 
 
 def _known(connection: Connection, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
