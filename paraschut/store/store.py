@@ -228,6 +228,40 @@ class Store(Index):
             rows.vetted(connection.execute(query), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
 
+    def not_taken_on(self) -> list[int]:
+        """Return the batches with jobs that come after others of which no whole pass was made that took any."""
+        with self.reading() as connection:
+            query = (
+                select(dependency.c.BatchID)
+                .join(batch, batch.c.BatchID == dependency.c.BatchID)
+                .where(batch.c.executor.is_(None))
+                .distinct()
+            )
+            return list(connection.execute(query).scalars())
+
+    def take_on(
+        self,
+        batch_ids: Iterable[int],
+        executor: str,
+        defaults: str | None,
+        environment: Mapping[str, str],
+        max_jobs: int | None,
+    ) -> None:
+        """Note what batches go on with by themselves, as a whole pass that takes jobs of them does."""
+        with self.writing() as (connection, _):
+            values = {
+                "executor": executor,
+                "executor_defaults": defaults,
+                "environment": rows.keep_environment(connection, environment),
+                "max_jobs": max_jobs,
+            }
+            for batch_id in batch_ids:
+                connection.execute(
+                    update(batch)
+                    .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
+                    .values(values)
+                )
+
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
         with self.reading() as connection:
