@@ -21,7 +21,7 @@ from paraschut.awaiting import Ending, Watch
 from paraschut.config import load_config
 from paraschut.dispatch import add_and_submit
 from paraschut.errors import JobError, ParaschutError
-from paraschut.executors.base import JobExecutor
+from paraschut.executors.base import JobExecutor, on_other_hosts
 from paraschut.functions import Maker, unpicklable, unwritable
 from paraschut.mapping import deadline_of, workers_of
 from paraschut.store import calls, pickles
@@ -388,7 +388,7 @@ class _Feed:
                 shared, self._shared = self._shared, []
             maker = self.maker
             if self._store is None:
-                self._store = Store.of(maker.config, create=True)
+                self._store = Store.of(maker.config, create=True, other_hosts=on_other_hosts(maker.config))
             tell = maker.telling("executor", [*shared, *new], None, new=not self._added)
             group = [maker.job(payload.number) for payload in new]
             add_and_submit(

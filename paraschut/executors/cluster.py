@@ -200,9 +200,10 @@ class ClusterJobExecutor(JobExecutor):
         """Return the keys of a job's resources that mean nothing to this scheduler."""
         return [key for key in other_keys(job.get("resources")) if key in PBS_KEYS]
 
-    def shape(self, job: Mapping[str, Any]) -> Hashable:
-        """Return the flags of a job; and its batch, where a closer is to carry that on."""
-        return (job["BatchID"] if self.carries(job) else None, self._flags_of_job(job))
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what a job asks for; and its batch, where a closer is to carry that on."""
+        # The same dict is given to all that ask for the same.
+        return (batch_id if self.carries(job) else None, id(asked))
 
     def carries(self, job: Mapping[str, Any]) -> bool:
         """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
@@ -301,8 +302,10 @@ class ClusterJobExecutor(JobExecutor):
             f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
         ]
         text = "\n".join(lines) + "\n"
-        script.write_beside(os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700)
-        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode())
+        script.write_beside(
+            os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700, sync=False
+        )
+        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode(), sync=False)
 
     def submit_closer(self, submissions: Sequence[Submission]) -> str:
         """Submit the small job that goes on with a batch when submissions of it have ended; return its id.

@@ -52,7 +52,8 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
         + f"{find_task}\nparaschut_first={first}\nexport PARASCHUT_EXECUTOR={executor}\n{_MAIN}".encode()
     )
     path = os.path.join(folder, script.SCRIPT)
-    script.write_beside(path, text, 0o700)
+    # The scheduler takes a copy of it at once.
+    script.write_beside(path, text, 0o700, sync=False)
     return path
 
 
