@@ -33,7 +33,7 @@ browser: $(VENV)/.test
 
 # A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:
-	$(PYTHON) tests/clusters/slurm.py install
+	PARASCHUT_SLURM_ACCOUNTING=1 $(PYTHON) tests/clusters/slurm.py install
 	$(PYTHON) tests/clusters/sge.py install
 	$(PYTHON) tests/clusters/slurm.py start
 	$(PYTHON) tests/clusters/sge.py start

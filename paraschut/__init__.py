@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
+    from paraschut.futures import BatchExecutor
     from paraschut.histories import history
     from paraschut.logs import print_log
     from paraschut.mapping import persist_map
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchExecutor",
     "BatchExistsError",
     "ClusterID",
     "ConfigError",
@@ -160,6 +162,7 @@ _HOMES = {
     "histories": ("history",),
     "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
+    "futures": ("BatchExecutor",),
     "mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from paraschut.config import Config
@@ -72,6 +73,7 @@ class Watch:
         self._next_stopped = 0.0
         self._next_tend = 0.0
         self._strikes = 0
+        _mind_forks()
         _watches.add(self)
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -159,13 +161,24 @@ class Watch:
 
     def pause(self, waited: float, at_most: float | None = None) -> None:
         """Sleep until it is time to look again; keep the jobs going meanwhile."""
+        seconds = self.rest(waited)
+        time.sleep(seconds if at_most is None else max(0.0, min(seconds, at_most)))
+
+    def rest(self, waited: float) -> float:
+        """Return the seconds until it is time to look again; keep the jobs going meanwhile.
+
+        Raises
+        ------
+        ExecutorError, StoreBusyError
+            If they could not be kept going several times in a row.
+        """
         log = self.read(lambda db: pickles.limit_of(db.connection)) == pickles.SMALL
         self._keep_going(TEND_LOCAL if log else TEND_CLUSTER)
         least, most = PAUSES_LOG if log else PAUSES_ROLLBACK
         seconds = min(most, max(least, waited / 20))
         if seconds > most / 2:
             self.close()  # others may want the index for themselves
-        time.sleep(seconds if at_most is None else max(0.0, min(seconds, at_most)))
+        return seconds
 
     def _keep_going(self, period: float) -> None:
         now = time.monotonic()
@@ -275,20 +288,23 @@ def reason_of(standing: Standing) -> str:
 _watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
 
-def _before_fork() -> None:
-    # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7); nor may it be closed
-    # while another thread uses it.
-    _held[:] = list(_watches)
-    for watch in _held:
-        watch.lock.acquire()
-        watch.desk.close()
+@cache
+def _mind_forks() -> None:
+    """See to it that no connection goes through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
 
+    Nor may one be closed while another thread uses it.
+    """
+    held: list[Watch] = []
 
-def _after_fork() -> None:
-    for watch in _held:
-        watch.lock.release()
-    _held.clear()
+    def before() -> None:
+        held[:] = list(_watches)
+        for watch in held:
+            watch.lock.acquire()
+            watch.desk.close()
 
+    def after() -> None:
+        for watch in held:
+            watch.lock.release()
+        held.clear()
 
-_held: list[Watch] = []
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)

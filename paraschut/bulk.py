@@ -1,6 +1,6 @@
 """Many jobs one after the other: what they share with those before them is looked at once.
 
-Of a hundred thousand jobs made from one template, most values are the very same objects. The functions of ``job``
+Of a hundred thousand jobs made from one template, most values are the very same objects. The functions of ``checks``
 say what is right; here is only what spares calling them.
 """
 
@@ -11,6 +11,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.values import ATOMS, TEXT, encode, plain
 
@@ -24,7 +25,7 @@ _QUICK = ATOMS | {float}
 
 
 class Checker:
-    """Checks jobs: those that share all values that ``job.check`` looks at, once."""
+    """Checks jobs: those that share all values that ``checks.check`` looks at, once."""
 
     def __init__(self) -> None:
         self._good: dict[tuple[int, ...], Any] = {}
@@ -34,14 +35,15 @@ class Checker:
         values: tuple[Any, ...] = ()
         if type(job) in _DICTS:
             try:
-                values = (*_checked_first(job)[: len(_CHECKED)], job.get("vars"), job.get("workdir"))
+                first = _checked_first(job)[: len(_CHECKED)]
+                values = (*first, job.get("vars"), job.get("workdir"), job.get("retries"))
             except KeyError:
                 values = ()
         alike = tuple(map(id, values))
         if alike in self._good:
-            jobs.check_index(job, "JobIndex")
+            checks.check_index(job, "JobIndex")
             return True
-        jobs.check(job)
+        checks.check(job)
         if values:
             if len(self._good) >= _MOST:
                 self._good.clear()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from paraschut import checks
 from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
@@ -68,8 +69,8 @@ def set_job_field(
     >>> set_job_field(20260101000000, [3, 4])  # doctest: +SKIP
     2
     """
-    batch_id = jobs.number_of(BatchID)
-    return _set({batch_id: jobs.numbers_of(JobIndex)}, Fields, Unless, "set")
+    batch_id = checks.number_of(BatchID)
+    return _set({batch_id: checks.numbers_of(JobIndex)}, Fields, Unless, "set")
 
 
 def set_batch_field(
@@ -99,6 +100,11 @@ def set_batch_field(
     return _set(_wanted(BatchID), Fields, Unless, "set")
 
 
+def hold_back(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
+    """Hold back those jobs of an index that have not started."""
+    return _set(wanted, {"state": "held"}, {}, "qdel", only=("init", "submit"), config=config)
+
+
 def reset(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
     """Set jobs of an index back to ``init``, as ``set_job_field`` does."""
     return _set(wanted, None, None, "set", config=config)
@@ -107,10 +113,10 @@ def reset(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
 def _wanted(given: Batches) -> dict[int, list[int] | None]:
     if isinstance(given, Mapping):
         return {
-            jobs.number_of(batch_id): jobs.numbers_of([one["JobIndex"] for one in group])
+            checks.number_of(batch_id): checks.numbers_of([one["JobIndex"] for one in group])
             for batch_id, group in given.items()
         }
-    return dict.fromkeys(jobs.numbers_of(given))
+    return dict.fromkeys(checks.numbers_of(given))
 
 
 def _set(
@@ -147,7 +153,7 @@ def _check(fields: Mapping[str, Any]) -> None:
     fixed = [field for field in fields if field in {"BatchID", "JobIndex", *jobs.RUNTIME}]
     if fixed:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
-    jobs.check_change(fields)
+    checks.check_change(fields)
     needs_of(fields.get("resources"))
     if fields.get("state") in jobs.SUBMITTED:
         raise JobError(
@@ -265,7 +271,7 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     1
     """
     _check_deleted(state)
-    return delete(load_config(), {jobs.number_of(BatchID): jobs.numbers_of(JobIndex)}, state)
+    return delete(load_config(), {checks.number_of(BatchID): checks.numbers_of(JobIndex)}, state)
 
 
 def boost_batch_priority(BatchID: Batches, by: float) -> int:
@@ -288,12 +294,12 @@ def boost_batch_priority(BatchID: Batches, by: float) -> int:
     >>> boost_batch_priority(20260101000000, 100)  # doctest: +SKIP
     16
     """
-    if not jobs.is_number(by):
+    if not checks.is_number(by):
         raise JobError(f"The priority cannot be raised by {by!r}; it is a number. Nothing was changed.")
     wanted = _wanted(BatchID)
     with Store.of(load_config()) as store:
         _refuse_unknown(store, dict.fromkeys(wanted))
-        return store.boost(list(wanted), jobs.plain_number(by), who=identity(), now=time.time())
+        return store.boost(list(wanted), checks.plain_number(by), who=identity(), now=time.time())
 
 
 def remove_batch(BatchID: Batches) -> int:

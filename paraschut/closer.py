@@ -41,9 +41,7 @@ def carry_on(index: str, batch_id: int) -> int:
 
 def _open(index: str, batch_id: int, before: float) -> bool:
     with Store.of(load_config(environ={"PARASCHUT_INDEX": index})) as store, store.reading() as connection:
-        return any(
-            one.carries == batch_id and one.claimed < before for one in views.open_submissions(connection)
-        )
+        return views.carried(connection, batch_id, before)
 
 
 def _say(batch_id: int, words: str) -> None:

@@ -81,6 +81,12 @@ class Config:
         Seconds to wait for the index, and for one command of a scheduler.
     queue_age : float
         Seconds for which an answer of the scheduler's queue is shared.
+    retries : int
+        How often a job that ended badly is tried again, where the job does not say so.
+    retry_mem_factor, retry_mem_limit : float, int
+        What more memory a job asks for after it ran out of it, and bytes that this never exceeds; 0 is no limit.
+    retry_walltime_factor, retry_walltime_limit : float
+        The same for the time limit, in seconds.
     grace : float | None
         Seconds that a job may leave no trace before it is missing; None: chosen by the file system.
     template : Mapping[str, Any]
@@ -108,6 +114,11 @@ class Config:
     lock_timeout: float = 60.0
     command_timeout: float = 60.0
     queue_age: float = 5.0
+    retries: int = 0
+    retry_mem_factor: float = 2.0
+    retry_mem_limit: int = 0
+    retry_walltime_factor: float = 2.0
+    retry_walltime_limit: float = 0.0
     grace: float | None = None
     template: Mapping[str, Any] = field(default_factory=_default_template, hash=False)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import fold as folding
-from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
@@ -16,6 +17,7 @@ from paraschut.executors.cluster import UnreachableError
 from paraschut.handover import Handed, hand_over, new_submission
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
+from paraschut.store.runtime import Statements
 from paraschut.store.store import Ready, Store
 
 #: Reasons that the line of a pass has room for.
@@ -181,7 +183,7 @@ def submit_one_batch(
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
     submitted 4 jobs of 1 batch
     """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, jobs.numbers_of(BatchID))
+    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, checks.numbers_of(BatchID))
 
 
 def _pass(
@@ -194,13 +196,13 @@ def _pass(
     only: Collection[int] | None,
 ) -> Submitted:
     config = load_config()
-    if MaxJobs is not None and not jobs.is_index(MaxJobs):
+    if MaxJobs is not None and not checks.is_index(MaxJobs):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
         executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
     inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
     request = _Request(
-        None if MaxJobs is None else jobs.number_of(MaxJobs),
+        None if MaxJobs is None else checks.number_of(MaxJobs),
         config.max_jobs,
         MinPrior,
         only,
@@ -230,6 +232,40 @@ def submit_batch(
     request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
     heads = [head for head in store.ready().heads if head[0] == batch_id]
     return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+
+
+def add_and_submit(
+    store: Store,
+    config: Config,
+    executor: JobExecutor,
+    batch_id: int,
+    group: Sequence[Mapping[str, Any]],
+    also: Callable[[Statements], None],
+    *,
+    new: bool,
+) -> None:
+    """Add jobs of one priority to a batch that has no others, and submit what may be submitted of them.
+
+    Where the index is the queue, that is one transaction.
+    """
+    priority = group[0]["priority"]
+    submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
+
+    def claim(connection: Any, db: Statements) -> None:
+        also(db)
+        if submission is None:
+            return
+        (top,) = db.run("global_top").fetchone()
+        (active,) = db.run("active_count").fetchone()
+        if top is None or top <= priority:
+            room = config.max_jobs - active
+            store.claim_within(connection, db, submission, [(batch_id, priority)], room, executor.asked)
+
+    store.add({batch_id: group}, time.time(), os.getcwd(), new=new, also=claim)
+    if submission is not None:
+        executor.submit(folding.bare(store, submission.token))
+    else:
+        submit_batch(store, config, batch_id, executor)
 
 
 def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None) -> Submitted:
@@ -373,8 +409,8 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    batch_id = jobs.number_of(BatchID)
-    indices = jobs.numbers_of(JobIndex)
+    batch_id = checks.number_of(BatchID)
+    indices = checks.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:
         folding.fold(store, config)

@@ -28,6 +28,8 @@ from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
 from paraschut.store.store import Store
 from paraschut.store.views import OpenAttempt, OpenSubmission
 
+#: A submission's token, its executor, and its folder's time stamp when it was last looked through.
+Folder = tuple[str, str, int | None]
 #: Seconds of absence before an attempt is missing: on disks of this machine, and on others, which show new
 #: files late.
 GRACE_LOCAL, GRACE_SHARED = 10.0, 90.0
@@ -59,22 +61,28 @@ def fold(
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
-        open_ones = [one for one in views.open_submissions(connection) if only in {None, one.executor}]
-    by_executor: dict[str, list[OpenSubmission]] = {}
-    for one in open_ones:
-        by_executor.setdefault(one.executor, []).append(one)
-    for name, mine in by_executor.items():
+        folders: dict[str, list[Folder]] = {}
+        for folder in views.open_folders(connection):
+            if only in {None, folder[1]}:
+                folders.setdefault(folder[1], []).append(folder)
+    for name, theirs in folders.items():
         try:
             executor = executor_of(name, config)
         except ExecutorError as error:
             notes.append(str(error))
             continue
+        scheduled = isinstance(executor, ClusterJobExecutor)
+        stirred = [one[0] for one in theirs] if thorough or scheduled else _stirred(store, theirs)
+        if not stirred:
+            continue
+        with store.reading() as connection:
+            mine = views.open_submissions(connection, stirred)
         notes.extend(_settle_claims(store, config, executor, mine, force=force))
         recorded = [one for one in mine if one.recorded is not None]
         if isinstance(executor, ClusterJobExecutor):
             notes.extend(_fold_scheduled(store, config, executor, recorded))
         else:
-            notes.extend(_fold_folders(store, config, executor, recorded, thorough=thorough))
+            notes.extend(_fold_folders(store, config, executor, recorded))
     if only in {None, "local"}:
         _fold_local(store)
     return notes
@@ -94,16 +102,12 @@ def _settle_claims(
 
 
 def _fold_folders(
-    store: Store, config: Config, executor: JobExecutor, mine: list[OpenSubmission], *, thorough: bool
+    store: Store, config: Config, executor: JobExecutor, mine: list[OpenSubmission]
 ) -> list[str]:
     """Fold the submissions that tell in their folders what became of them."""
     notes = []
-    folder = Paths(store.index).submissions
     grace = grace_of(config, store.index) if mine else 0.0
     for one in mine:
-        # Nothing new in its folder: thousands of these must cost a look-up each, and no more.
-        if not thorough and _changed(f"{folder}/{one.token}") == one.seen:
-            continue
         try:
             _fold_submission(store, executor, one, grace)
         except ExecutorError as error:
@@ -225,6 +229,26 @@ def _named_somewhere(token: str) -> bool:
             if any(word.endswith(f".{token}") for word in process.cmdline()):
                 return True
     return False
+
+
+def _stirred(store: Store, folders: list[Folder]) -> list[str]:
+    """Return the submissions with something new in their folder: thousands without must cost a look each, no more."""
+    try:
+        above = os.open(Paths(store.index).submissions, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return [token for token, _, _ in folders]
+    stat = os.stat
+    try:
+        return [
+            token
+            for token, _, seen in folders
+            if seen is None or stat(token, dir_fd=above).st_mtime_ns != seen
+        ]
+    except FileNotFoundError:
+        parent = Paths(store.index).submissions
+        return [token for token, _, seen in folders if seen is None or _changed(f"{parent}/{token}") != seen]
+    finally:
+        os.close(above)
 
 
 def _changed(folder: str) -> int:

@@ -128,7 +128,15 @@ def readmgr(name: str) -> Any:
         return FunctionJob(config, name, row["BatchID"])
     from paraschut.mapping import FunctionMap
 
-    return FunctionMap(config, name, row["BatchID"], json.loads(row["about"] or "{}"))
+    about = json.loads(row["about"]) if row["about"] else _calls_of(config, row["BatchID"])
+    return FunctionMap(config, name, row["BatchID"], about)
+
+
+def _calls_of(config: Config, batch_id: int) -> dict[str, Any]:
+    """Return what is known of the calls of an executor: one to a job."""
+    with Store.of(config) as store, store.reading() as connection:
+        count = len(calls.standings(store.statements(connection), batch_id))
+    return {"total": count, "pilots": 0, "chunk": 1, "reduce": False, "chunked": False}
 
 
 def named(config: Config, name: str) -> dict[str, Any] | None:
@@ -223,14 +231,9 @@ class Maker:
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(
-                f"{what} cannot be written into {self.paths.data(self.batch_id)}: {error.strerror}. Is the disk full?"
-            ) from error
+            raise unwritable(what, self.paths.data(self.batch_id), error) from error
         except Exception as error:
-            raise JobError(
-                f"{what} cannot be pickled: {type(error).__name__}: {error}. Give it what is needed to make the "
-                f"value again (a path, the arguments) instead of the value. Nothing was started."
-            ) from error
+            raise unpicklable(what, error) from error
         return Payload(self.batch_id, number, data, shared, warm, about)
 
     def job(self, job_index: int, priority: float = 1) -> dict[str, Any]:
@@ -263,25 +266,37 @@ class Maker:
         """
         numbers = [payload.number for payload in payloads if payload.number >= 0]
         added = [self.job(number, 0 if number == last else 1) for number in numbers]
-        now = time.time()
-
-        def also(db: Statements) -> None:
-            if self.name is not None:
-                told = None if about is None else json.dumps(about)
-                if new and not calls.add_name(db, self.name, self.batch_id, kind, now, told):
-                    raise _taken(self.name)
-                if not new:
-                    calls.tell_name(db, self.name, told)
-            for payload in payloads:
-                calls.add_payload(db, payload)
-
+        tell = self.telling(kind, payloads, about, new=new)
         try:
             with Store.of(self.config, create=True) as store:
-                store.add({self.batch_id: added}, now, str(Path.cwd()), new=new, also=also)
+                store.add(
+                    {self.batch_id: added},
+                    time.time(),
+                    str(Path.cwd()),
+                    new=new,
+                    also=lambda _, db: tell(db),
+                )
         except BaseException:
             if new:
                 shutil.rmtree(self.paths.batch(self.batch_id), ignore_errors=True)
             raise
+
+    def telling(
+        self, kind: str, payloads: Sequence[Payload], about: Mapping[str, Any] | None, *, new: bool
+    ) -> Callable[[Statements], None]:
+        """Return what writes name and payloads, in the transaction that adds their jobs."""
+
+        def also(db: Statements) -> None:
+            if self.name is not None:
+                told = None if about is None else json.dumps(about)
+                if new and not calls.add_name(db, self.name, self.batch_id, kind, time.time(), told):
+                    raise _taken(self.name)
+                if not new and about is not None:
+                    calls.tell_name(db, self.name, told)
+            for payload in payloads:
+                calls.add_payload(db, payload)
+
+        return also
 
     def submit(self) -> None:
         """Submit what is next; a batch that is refused is removed."""
@@ -291,6 +306,19 @@ class Maker:
         except SubmitError:
             change.remove(self.config, [self.batch_id])
             raise
+
+
+def unpicklable(what: str, error: Exception) -> JobError:
+    """Return the sentence for something that cannot be pickled."""
+    return JobError(
+        f"{what} cannot be pickled: {type(error).__name__}: {error}. Give it what is needed to make the value again (a "
+        f"path, the arguments) instead of the value. Nothing was started."
+    )
+
+
+def unwritable(what: str, folder: str, error: OSError) -> StoreError:
+    """Return the sentence for something too large for the index that cannot be written beside it."""
+    return StoreError(f"{what} cannot be written into {folder}: {error.strerror}. Is the disk full?")
 
 
 def _taken(name: str) -> NameTakenError:

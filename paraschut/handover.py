@@ -19,8 +19,8 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.retry import Policy, kept_policy
 from paraschut.store import views
-from paraschut.store.runtime import cluster_id
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
 
@@ -85,6 +85,18 @@ def new_submission(
         carries=executor.carries,
         most=executor.most(),
         first_task=executor.first_task,
+        retry=kept_policy(_policy(config, executor)),
+    )
+
+
+def _policy(config: Config, executor: JobExecutor) -> Policy:
+    limits = [limit for limit in (config.retry_mem_limit, executor.most_mem()) if limit]
+    return Policy(
+        config.retries,
+        config.retry_mem_factor,
+        min(limits, default=0),
+        config.retry_walltime_factor,
+        config.retry_walltime_limit,
     )
 
 
@@ -145,20 +157,22 @@ class _Desk:
         #: By batch: what a closer has to wait for.
         self.carried: dict[int, list[Submission]] = {}
         self.touched = time.time()
+        self._commands: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def hand(self, claimed: list[Claimed]) -> None:
         """Hand over the jobs of one submission; in several, where their scripts differ in what they tell."""
-        tasks = {one.task: one for one in claimed}
-        groups = self.executor.arrange([self._task(one) for one in claimed])
+        tasks = [self._task(one) for one in claimed]
+        groups = self.executor.arrange(tasks)
         if len(groups) == 1:
-            self._hand(claimed)
+            self._hand(claimed, tasks)
             return
+        by_number = {one.task: one for one in claimed}
         for group in groups:
-            part = [tasks[task.number] for task in group]
+            part = [by_number[task.number] for task in group]
             self._hand(self.store.split(part, os.urandom(8).hex(), self.executor.first_task))
         self.store.release(claimed[0].token, "handed over in parts", time.time())
 
-    def _hand(self, claimed: list[Claimed]) -> None:
+    def _hand(self, claimed: list[Claimed], tasks: Sequence[Task] | None = None) -> None:
         if not claimed:
             return
         token = claimed[0].token
@@ -170,7 +184,7 @@ class _Desk:
             self.touched = time.time()
             if not self.store.renew(token, self.touched):
                 return
-        submission = self._submission(claimed)
+        submission = self._submission(claimed, tasks or [self._task(one) for one in claimed])
         known_as = self._submit(submission, claimed)
         if known_as is None:
             return
@@ -220,7 +234,7 @@ class _Desk:
     def _settle(self, token: str) -> None:
         """Interrupted: ask at once whether it happened, as the next pass would."""
         with self.store.reading() as connection:
-            mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
+            mine = [one for one in views.open_submissions(connection) if one.token == token]
         for one in mine:
             folding.settle_claim(self.store, self.config, self.executor, one, force=True)
 
@@ -236,36 +250,41 @@ class _Desk:
                         f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
                     )
 
-    def _submission(self, claimed: Sequence[Claimed]) -> Submission:
+    def _submission(self, claimed: Sequence[Claimed], tasks: Sequence[Task]) -> Submission:
         token = claimed[0].token
         return Submission(
             token=token,
             index=self.store.index,
             folder=self.paths.submission(token),
             env=self.environment,
-            tasks=tuple(map(self._task, claimed)),
+            tasks=tuple(tasks),
             label=claimed[0].label or "",
             prologue=self.config.prologue,
             carries=claimed[0].batch_id if self.executor.carries(claimed[0].fields) else None,
         )
 
+    def _command(self, script: str, workdir: str) -> tuple[str, ...]:
+        # Thousands of jobs run the same script: each is looked at once.
+        if (script, workdir) not in self._commands:
+            self._commands[script, workdir] = command_of(script, workdir)
+        return self._commands[script, workdir]
+
     def _task(self, one: Claimed) -> Task:
         fields = one.fields
         workdir = fields.get("workdir") or one.workdir or self.paths.folder
         key = (one.batch_id, one.job_index, one.n)
-        known_as = str(cluster_id(one.token, one.token, one.task))
+        mine = job_variables(self.paths.index, *key, one.token, one.task, f"{one.token}.{one.task}")
+        if self.executor.ids_come_late:
+            del mine["PARASCHUT_CLUSTERID"]
         script = str(fields["script"])
-        command = command_of(script, workdir)
+        command = self._command(script, workdir)
         return Task(
             number=one.task,
             batch_id=one.batch_id,
             job_index=one.job_index,
             n=one.n,
             command=command,
-            env={
-                **(fields.get("vars") or {}),
-                **job_variables(self.paths.index, *key, one.token, one.task, known_as),
-            },
+            env={**(fields.get("vars") or {}), **mine},
             workdir=workdir,
             stdout=self.paths.log(*key, "stdout"),
             stderr=self.paths.log(*key, "stderr"),

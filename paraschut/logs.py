@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import load_config
@@ -84,7 +85,7 @@ def print_log(
         raise JobError(f"LogKey is {LogKey!r}; it must be 'stdout' or 'stderr'.")
     pattern = None if RegEx is None else pattern_of(RegEx)
     chosen = Lines if Lines is None or isinstance(Lines, int) else sorted(set(Lines))
-    batches, indices, attempts = map(jobs.numbers_of, (BatchID, JobIndex, LogIndex))
+    batches, indices, attempts = map(checks.numbers_of, (BatchID, JobIndex, LogIndex))
     config = load_config()
     with Store.of(config) as store:
         found = [

@@ -16,7 +16,7 @@ from paraschut.config import Config, load_config
 from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobError, JobFailed, NameTakenError, NotFoundError
 from paraschut.executors.base import JobExecutor
-from paraschut.functions import Maker, kill_here, named
+from paraschut.functions import Maker, kill_here, named, unpicklable
 from paraschut.likeness import likeness
 from paraschut.store import calls
 from paraschut.store.calls import SHARED, Answer, Outcome, Payload
@@ -87,7 +87,10 @@ def persist_map(
     """
     items = _items(fn, iterables, chunk, reduce, name)
     config = load_config()
-    hashes = likeness([fn, reduce], items)
+    try:
+        hashes = likeness([fn, reduce], items)
+    except Exception as error:
+        raise unpicklable("The function or an item", error) from error
     row = named(config, name)
     about = {
         **Layout(len(items), 0, 0 if chunk == "auto" else int(chunk))._asdict(),
@@ -101,7 +104,7 @@ def persist_map(
     else:
         maker = Maker(config, name, Executor, resources)
         if chunk == "auto":
-            about["pilots"] = min(len(items), _workers(config, maker.executor))
+            about["pilots"] = min(len(items), workers_of(config, maker.executor))
     work = _Work(maker, fn, reduce, items, about)
     if row is None:
         work.add()
@@ -142,7 +145,8 @@ def _same(name: str, row: Mapping[str, Any], about: Mapping[str, Any]) -> dict[s
     return there
 
 
-def _workers(config: Config, executor: JobExecutor) -> int:
+def workers_of(config: Config, executor: JobExecutor) -> int:
+    """Return how many jobs of an executor run at once on a machine like this."""
     return int(getattr(executor, "max_workers", 0) or config.max_workers or os.cpu_count() or 1)
 
 
@@ -154,7 +158,7 @@ def _measured(handle: FunctionMap, executor: JobExecutor, config: Config) -> int
         handle.seconds(),
         handle.layout.total - handle.layout.pilots,
         AUTO_LOCAL if local else AUTO_CLUSTER,
-        _workers(config, executor) * AUTO_SHARE if local else config.max_jobs,
+        workers_of(config, executor) * AUTO_SHARE if local else config.max_jobs,
     )
 
 
@@ -409,7 +413,7 @@ class FunctionMap:
         progress : bool | None
             Whether to show a bar; None: in a terminal or a notebook.
         """
-        left = _deadline(timeout)
+        left = deadline_of(timeout)
         for _ in self._endings(left, progress):
             pass
         self._fresh()
@@ -475,7 +479,7 @@ class FunctionMap:
             If some have not ended by then; they go on.
         """
         count = 0
-        for job, ending in self._endings(_deadline(timeout), progress):
+        for job, ending in self._endings(deadline_of(timeout), progress):
             count += 1
             for item, value in self._values(job, ending):
                 yield MappedCall(item, value)
@@ -674,7 +678,7 @@ def _removed(name: str) -> Exception:
     return NotFoundError(f"The map {name!r} is no longer in the index: it was removed, with its results.")
 
 
-def _deadline(timeout: float | None) -> Callable[[], float | None]:
+def deadline_of(timeout: float | None) -> Callable[[], float | None]:
     """Return a function that gives the seconds that are left."""
     end = None if timeout is None else time.monotonic() + timeout
     return lambda: None if end is None else max(0.0, end - time.monotonic())

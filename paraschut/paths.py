@@ -34,6 +34,9 @@ def make_folder(path: str) -> None:
             raise
 
 
+_SUFFIX = {"stdout": "out", "stderr": "err"}
+
+
 class Paths:
     """The names of all files of one index.
 
@@ -78,8 +81,7 @@ class Paths:
 
     def log(self, batch_id: int, job_index: int, attempt: int, key: str) -> str:
         """Return the file of one stream (``stdout`` or ``stderr``) of one attempt."""
-        suffix = {"stdout": "out", "stderr": "err"}[key]
-        return os.path.join(self.logs(batch_id), f"{job_index}.{attempt}.{suffix}")
+        return f"{self.folder}/{batch_id}/logs/{job_index}.{attempt}.{_SUFFIX[key]}"
 
     @property
     def events(self) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.bulk import Checker
 from paraschut.config import Config, load_config
@@ -89,7 +90,7 @@ def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
     import cloudpickle
 
     for field in ("BatchID", "JobIndex"):
-        if not jobs.is_index(JobInfo.get(field)):
+        if not checks.is_index(JobInfo.get(field)):
             raise JobError(
                 f"The data of a job is kept by BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}."
             )
@@ -177,7 +178,7 @@ def add_batch_to_queue(
     >>> add_batch_to_queue(job["BatchID"], [job] * 3, set_index=True, build_script=True)
     """
     group = _listed(JobInfoList)
-    batch_id = jobs.number_of(BatchID)
+    batch_id = checks.number_of(BatchID)
     foreign = [one for one in group if one.get("BatchID") not in (None, batch_id)]
     if foreign:
         raise JobError(f"{jobs.label(foreign[0])} is not of batch {batch_id}. Nothing was added.")
@@ -225,7 +226,7 @@ def add_job_to_queue(
     config = load_config()
     given = [dict(one) for one in group]
     for one in given:
-        jobs.check_index(one, "BatchID")
+        checks.check_index(one, "BatchID")
     while True:
         if set_index:
             _number(config, given)

@@ -15,16 +15,20 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
 from paraschut.store import engine, pickles, runtime, spool
+from paraschut.store.line import Line
 from paraschut.store.runtime import Key, Statements
 
 _T = TypeVar("_T")
 #: Calls that follow within this many seconds share a connection; afterwards it is closed.
 _BURST = 1.0
+#: Calls that follow within this many seconds share one look for what could not be written before.
+_LOOK = 0.01
 
 
 class _Desk:
@@ -40,13 +44,14 @@ class _Desk:
         self.trusted = trusted
         self.paths = Paths(index)
         self._texts = runtime.read_statements()
-        self._line = engine.Line(index, limit)
+        self._line = Line(index, limit)
         self._connection: Any = None
         self._last = 0.0
         # Held by whoever uses the connection.
         self._turn = _thread.RLock()
         #: Held until the thread that waits for the end of a burst may go; None if there is none.
         self._waits: Any = None
+        self._looked: tuple[Key | None, float] = (None, 0.0)
 
     def read(self, do: Callable[[Statements], _T]) -> _T:
         """Run queries that see one moment."""
@@ -61,7 +66,7 @@ class _Desk:
 
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
-        events = spool.load(spool.pending(self.paths, key)) if key is not None else []
+        events = [] if key is None or self._has_looked(key) else spool.load(spool.pending(self.paths, key))
         with self._turn, engine.speaking(self.index):
             connection = self._open()
             try:
@@ -69,6 +74,9 @@ class _Desk:
                     db = Statements(connection, self._texts)
                     spool.fold(db, self.index, events, self.trusted)
                     result = do(db)
+            except BaseException:
+                self._looked = (None, 0.0)  # what could not be written now lies there before the next call
+                raise
             finally:
                 self._done()
         spool.unlink(self.paths, events)
@@ -81,6 +89,14 @@ class _Desk:
     def small(self) -> int:
         """Return the bytes up to which a pickle is kept in the index."""
         return self.read(lambda db: pickles.limit_of(db.connection))
+
+    def _has_looked(self, key: Key) -> bool:
+        now = time.monotonic()
+        before, then = self._looked
+        if before == key and now - then < _LOOK:
+            return True
+        self._looked = (key, now)
+        return False
 
     def _open(self) -> Any:
         if self._connection is None:
@@ -138,6 +154,8 @@ def _desk() -> _Desk:
 
         config = load_config()
         index, limit, trusted = str(config.index), config.lock_timeout, config.trusted_users
+    elif index in _desks:
+        return _desks[index]
     else:
         limit = float(environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
         trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
@@ -152,28 +170,28 @@ def _desk() -> _Desk:
 
 def _own_key() -> Key | None:
     try:
-        return Key(*(int(os.environ[f"PARASCHUT_{name}"]) for name in ("BATCHID", "JOBINDEX", "ATTEMPT")))
+        environ = os.environ
+        return Key(
+            int(environ["PARASCHUT_BATCHID"]),
+            int(environ["PARASCHUT_JOBINDEX"]),
+            int(environ["PARASCHUT_ATTEMPT"]),
+        )
     except (KeyError, ValueError):
         return None
 
 
-def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int, int]:
-    if batch_id is not None and job_index is not None:
-        return jobs.number_of(batch_id), jobs.number_of(job_index)
+def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[tuple[int, int], Key | None]:
+    """Return which job is meant, and its attempt if it is this process."""
     key = _own_key()
-    if key is None:
+    if key is None and (batch_id is None or job_index is None):
         raise NotInJobError(
             f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
         )
-    return (
-        key.batch_id if batch_id is None else jobs.number_of(batch_id),
-        key.job_index if job_index is None else jobs.number_of(job_index),
+    where: Any = (
+        key.batch_id if batch_id is None and key else checks.number_of(batch_id),
+        key.job_index if job_index is None and key else checks.number_of(job_index),
     )
-
-
-def _key_of(where: tuple[int, int]) -> Key | None:
-    key = _own_key()
-    return key if key is not None and (key.batch_id, key.job_index) == where else None
+    return where, key if key is not None and key[:2] == where else None
 
 
 def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID: bool = False) -> jobs.Job:
@@ -205,11 +223,10 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
     --------
     >>> job = get_job_info(SetID=True)  # doctest: +SKIP
     """
-    where = _where(BatchID, JobIndex, "get_job_info")
+    where, key = _where(BatchID, JobIndex, "get_job_info")
     desk = _desk()
     if not SetID:
         return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
-    key = _key_of(where)
     if key is None:
         raise NotInJobError(
             f"get_job_info(SetID=True) says that job {where[0]}:{where[1]} runs, and this process is not that job. Leave "
@@ -257,14 +274,14 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     >>> update_job(job)  # doctest: +SKIP
     """
     job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
-    if not jobs.is_index(job.get("BatchID")) or not jobs.is_index(job.get("JobIndex")):
+    if not checks.is_index(job.get("BatchID")) or not checks.is_index(job.get("JobIndex")):
         raise JobError(
             f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
         )
     told = _checked(job)
     desk = _desk()
     now = time.time()
-    key = _key_of((job["BatchID"], job["JobIndex"]))
+    _, key = _where(job["BatchID"], job["JobIndex"], "update_job")
     try:
         job.origin = desk.write(lambda db: runtime.update_job(db, told, now, own=key is not None), key)
     except NotFoundError:
@@ -279,7 +296,7 @@ def update_job(JobInfo: dict[str, Any]) -> None:
 
 def _checked(job: jobs.Job) -> jobs.Job:
     """Return a job whose fields can be kept, with its ``workdir`` as it is meant here."""
-    jobs.check_change(job)
+    checks.check_change(job)
     workdir = job.get("workdir")
     if workdir is None or os.path.isabs(workdir):
         return job
@@ -322,8 +339,7 @@ def set_complete(
         BatchID = job.get("BatchID") if BatchID is None else BatchID
         JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
         job = _checked(job)
-    where = _where(BatchID, JobIndex, "set_complete")
-    key = _key_of(where)
+    where, key = _where(BatchID, JobIndex, "set_complete")
     desk = _desk()
     now = time.time()
     try:
@@ -391,16 +407,15 @@ def set_progress(
     --------
     >>> set_progress(0.5, "epoch 10 of 20")  # doctest: +SKIP
     """
-    if not jobs.is_number(fraction) or not 0 <= float(fraction) <= 1:
+    if not checks.is_number(fraction) or not 0 <= float(fraction) <= 1:
         raise JobError(f"The progress is {fraction!r}; it must be a number between 0 and 1.")
-    where = _where(BatchID, JobIndex, "set_progress")
-    key = _key_of(where)
+    where, key = _where(BatchID, JobIndex, "set_progress")
     desk = _desk()
     told = {"progress": float(fraction), "progress_message": jobs.writable(str(message))}
 
     def tell(db: Statements) -> None:
-        runtime.job_row(db, *where)
-        db.run("job_progress", batch_id=where[0], job_index=where[1], **told)
+        if not db.changed("job_progress", batch_id=where[0], job_index=where[1], **told):
+            runtime.job_row(db, *where)  # says that there is none
 
     try:
         desk.write(tell, key)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.config import load_config
 from paraschut.errors import ScriptError, StoreError
@@ -52,7 +53,7 @@ def generate_script(
         JobInfo["script"] = text
         return JobInfo
     for field in ("BatchID", "JobIndex"):
-        if not jobs.is_index(JobInfo.get(field)):
+        if not checks.is_index(JobInfo.get(field)):
             raise ScriptError(
                 f"The script of a job is named by its BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}. Set "
                 f"both first, or add the job with set_index=True, build_script=True."

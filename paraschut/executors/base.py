@@ -140,6 +140,8 @@ class JobExecutor(ABC):
     other_hosts: ClassVar[bool] = False
     #: Whether the index itself is the queue, so that nothing is written into a submission folder.
     index_is_queue: ClassVar[bool] = False
+    #: Whether a job learns its id only when it starts, from the scheduler.
+    ids_come_late: ClassVar[bool] = False
     #: The number of the first task of a submission.
     first_task: ClassVar[int] = 0
 
@@ -207,6 +209,10 @@ class JobExecutor(ABC):
 
     def most(self) -> int | None:
         """Return how many tasks can be handed over at once; None: as many as there are."""
+        return None
+
+    def most_mem(self) -> int | None:
+        """Return the bytes of memory that one job can get at most; None: nobody knows."""
         return None
 
     def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:

@@ -24,6 +24,7 @@ from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Ta
 from paraschut.executors.queue import Queue, Row
 from paraschut.executors.run import Answer, run_command
 from paraschut.resources import GENERIC, other_keys
+from paraschut.retry import MEMORY_KEYS, TIME_KEYS
 
 
 def words(text: str) -> frozenset[str]:
@@ -82,6 +83,7 @@ class ClusterJobExecutor(JobExecutor):
     """
 
     other_hosts: ClassVar[bool] = True
+    ids_come_late: ClassVar[bool] = True
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
     #: What lines for the scheduler begin with, and the options in them that are ours to say.
@@ -102,12 +104,16 @@ class ClusterJobExecutor(JobExecutor):
     ) -> None:
         super().__init__(queue, resources, options)
         self.timeout = 60.0
+        self.retries = 0
+        # Thousands of jobs ask for the same.
         self._flags: dict[Hashable, tuple[str, ...]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
         self.flags_of(None, {}, None)
 
     def heed(self, config: Config) -> None:
-        """Take the time limit of commands from the configuration."""
+        """Take from the configuration the time limit of commands, and how often jobs are tried again by default."""
         self.timeout = config.command_timeout
+        self.retries = config.retries
 
     def __repr__(self) -> str:
         given = {"queue": self.queue, "resources": self.resources, "options": self.options}
@@ -173,11 +179,22 @@ class ClusterJobExecutor(JobExecutor):
 
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if the scheduler could not be told."""
-        asked = super().asked(job)
-        self._flags_of_job(job)
-        nodes = {**self.resources, **(job.get("resources") or {})}.get("nodes")
-        queue = job.get("queue") or self.queue
-        return {**asked, **({"nodes": nodes} if nodes else {}), **({"queue": queue} if queue else {})}
+        key = repr((job.get("queue"), job.get("resources"), job.get("options")))
+        if key not in self._asked:
+            asked = super().asked(job)
+            self._flags_of_job(job)
+            given = {**self.resources, **(job.get("resources") or {})}
+            more = {
+                **{
+                    name: given[name]
+                    for name in (*MEMORY_KEYS, *TIME_KEYS)
+                    if name not in GENERIC and type(given.get(name)) in {int, float, str}
+                },
+                "nodes": given.get("nodes"),
+                "queue": job.get("queue") or self.queue,
+            }
+            self._asked[key] = {**asked, **{name: value for name, value in more.items() if value}}
+        return self._asked[key]
 
     def ignored(self, job: Mapping[str, Any]) -> list[str]:
         """Return the keys of a job's resources that mean nothing to this scheduler."""
@@ -189,7 +206,8 @@ class ClusterJobExecutor(JobExecutor):
 
     def carries(self, job: Mapping[str, Any]) -> bool:
         """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
-        return bool(job.get("complete_on_exit") or job.get("retries"))
+        retries = job.get("retries")
+        return bool(job.get("complete_on_exit") or (self.retries if retries is None else retries))
 
     def most(self) -> int:
         """Return how many tasks go into one job array."""

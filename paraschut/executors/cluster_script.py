@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paraschut.executors import script
-from paraschut.executors.base import Submission, Task
+from paraschut.executors.base import Submission
 
 TASKS = "tasks"
 
@@ -38,8 +38,7 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
         If something in a task cannot be said to a process.
     """
     folder = os.path.abspath(submission.folder)
-    mine = replace(submission, folder=folder, tasks=tuple(map(_without_id, submission.tasks)))
-    head, blocks = script.parts_of(mine, _FUNCTIONS)
+    head, blocks = script.parts_of(replace(submission, folder=folder), _FUNCTIONS)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     script.write_beside(os.path.join(folder, TASKS), b"".join(map(_one_line, blocks)))
     prologue = "\n".join(["paraschut_prologue() {", "set +u", *submission.prologue, "}"])
@@ -55,13 +54,6 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
     path = os.path.join(folder, script.SCRIPT)
     script.write_beside(path, text, 0o700)
     return path
-
-
-def _without_id(task: Task) -> Task:
-    # The scheduler gives the id; the script sets it.
-    return replace(
-        task, env={name: value for name, value in task.env.items() if name != "PARASCHUT_CLUSTERID"}
-    )
 
 
 def _one_line(block: bytes) -> bytes:

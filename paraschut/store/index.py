@@ -16,6 +16,7 @@ from paraschut.config import Config
 from paraschut.errors import SchemaError, StoreError
 from paraschut.paths import make_folder
 from paraschut.store import engine, journal, runtime, schema
+from paraschut.store.line import Line
 from paraschut.store.migrate import migrate
 from paraschut.store.runtime import Statements
 
@@ -68,7 +69,7 @@ class Index:
         self.index = os.path.abspath(os.fspath(index))
         self.trusted = trusted
         self._limit = lock_timeout
-        self._line = engine.Line(self.index, lock_timeout)
+        self._line = Line(self.index, lock_timeout)
         if create:
             self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
         if os.path.exists(self.index):

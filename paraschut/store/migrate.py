@@ -10,7 +10,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from paraschut.errors import SchemaError, StoreError
-from paraschut.store import engine
+from paraschut.store.line import Line
 from paraschut.store.schema import SCHEMA_VERSION, metadata
 
 
@@ -31,6 +31,10 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE batch ADD COLUMN max_jobs INTEGER",
         "ALTER TABLE submission ADD COLUMN carries INTEGER",
         "ALTER TABLE submission ADD COLUMN closer TEXT",
+        "ALTER TABLE submission ADD COLUMN retry TEXT",
+        "ALTER TABLE job ADD COLUMN retried INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE job ADD COLUMN resumed INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE job ADD COLUMN raised TEXT",
         *_new("snapshot", "payload", "result", "name"),
     ),
 }
@@ -53,7 +57,7 @@ def copy_path(index: str, version: int) -> str:
     return f"{index}.version{version}"
 
 
-def migrate(connection: sqlite3.Connection, line: engine.Line) -> None:
+def migrate(connection: sqlite3.Connection, line: Line) -> None:
     """Bring an index to the present version: all of it or, if anything fails, nothing.
 
     It is copied before; the copy stays beside it.

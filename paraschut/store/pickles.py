@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,25 @@ from paraschut.store.trust import check_trusted
 
 #: Bytes up to which a pickle is kept in the index: a rollback journal writes every page twice.
 SMALL, SMALL_ROLLBACK = 100_000, 16_000
+#: Seconds for which the folders above an index that was looked at are trusted: looking at all of them costs more
+#: than loading a small pickle.
+_TRUST = 0.2
+
+
+#: When an index was last found to be trustworthy, and the rights on it and its folder then.
+_looked: dict[tuple[str, tuple[str, ...]], tuple[float, Any]] = {}
+
+
+def _check_index(index: str, trusted: tuple[str, ...]) -> None:
+    rights = [
+        (status.st_dev, status.st_ino, status.st_uid, status.st_mode)
+        for status in map(os.stat, (index, os.path.dirname(index)))
+    ]
+    now = time.monotonic()
+    before, rights_then = _looked.get((index, trusted), (now - _TRUST, None))
+    if rights != rights_then or now - before >= _TRUST:
+        check_trusted(index, trusted)
+        _looked[index, trusted] = now, rights
 
 
 def limit_of(connection: sqlite3.Connection) -> int:
@@ -46,7 +66,7 @@ class _Spool:
                 _write_all(self._file, early)
             self._parts.clear()
         if self._file is None:
-            self._parts.append(bytes(part))
+            self._parts.append(part if type(part) is bytes else bytes(part))
         else:
             _write_all(self._file, part)
         return size
@@ -87,6 +107,17 @@ def dump(value: object, path: str, limit: int) -> bytes | None:
         raise
 
 
+def keep(data: bytes, path: str, limit: int) -> bytes | None:
+    """Return a pickle; or None if it is too large for the index and was written into the file at ``path``."""
+    spool = _Spool(path, limit)
+    try:
+        spool.write(data)
+        return spool.finish()
+    except BaseException:
+        spool.abandon()
+        raise
+
+
 def dump_plain(value: object, path: str, limit: int) -> bytes | None:
     """Pickle a value as ``dump`` does, without importing cloudpickle where nothing needs it."""
     spool = _Spool(path, limit)
@@ -117,7 +148,7 @@ def load(data: bytes | None, path: str, index: str, trusted: tuple[str, ...]) ->
         If somebody else could have written it.
     """
     if data is not None:
-        check_trusted(index, trusted)
+        _check_index(index, trusted)
         return loads(data)
     # The file and its folder; then the folder of its batch, and that of the index.
     check_trusted(path, trusted)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
 from sqlalchemy.dialects import sqlite
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.bulk import Packer
 from paraschut.errors import JobError
@@ -80,7 +81,7 @@ def packed(
     elsewhere = {} if there == workdir else {"workdir": workdir}
     packer = Packer()
     values: list[Any] = []
-    batch_id = jobs.plain_number(group[0]["BatchID"])
+    batch_id = checks.plain_number(group[0]["BatchID"])
     given = name = None
     for one in group:
         if one["name"] is not given:
@@ -93,9 +94,9 @@ def packed(
             raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
         values += (
             batch_id,
-            jobs.plain_number(one["JobIndex"]),
+            checks.plain_number(one["JobIndex"]),
             jobs.writable(str(one["state"])),
-            jobs.plain_number(one["priority"]),
+            checks.plain_number(one["priority"]),
             int(bool(one.get("complete_on_exit"))),
             None if name == first else name,
             metadata,
@@ -137,7 +138,10 @@ def duplicate(connection: Connection, error: Exception, batch_id: int, values: l
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return the query for jobs that may be claimed."""
     return (
-        select(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, batch.c.workdir, batch.c.name)
+        select(
+            *(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, job.c.raised),
+            *(batch.c.workdir, batch.c.name),
+        )
         .join(batch, batch.c.BatchID == job.c.BatchID)
         .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
         .order_by(job.c.JobIndex)
@@ -156,6 +160,8 @@ def vetted(
         if len(found) >= room:
             return
         fields = json.loads(row.metadata)
+        if row.raised is not None:
+            fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
         try:
             found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
         except JobError as error:

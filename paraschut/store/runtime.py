@@ -11,10 +11,12 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.process import host_name
+from paraschut.retry import Again, next_try, policy_of
 from paraschut.store import engine
 from paraschut.store.trust import check_trusted
 
@@ -213,7 +215,7 @@ def update_job(db: Statements, job: jobs.Job, now: float, *, own: bool) -> jobs.
     StaleJobError
         Naming the field and who changed it.
     """
-    batch_id, job_index = jobs.number_of(job["BatchID"]), jobs.number_of(job["JobIndex"])
+    batch_id, job_index = checks.number_of(job["BatchID"]), checks.number_of(job["JobIndex"])
     row = job_row(db, batch_id, job_index)
     changed = jobs.changes(job)
     state = changed.get("state", row["state"])
@@ -284,10 +286,13 @@ def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, A
             name=None if name == row["batch_name"] else name,
             complete_on_exit=int(flag is not jobs.REMOVED and bool(flag)),
         )
+        if "resources" in own:
+            # Whoever says what it asks for is not overruled by what was once too little.
+            db.run("job_not_raised", **where)
     if "state" in changed:
         db.run("job_state", **where, state=str(changed["state"]))
     if "priority" in changed:
-        db.run("job_priority", **where, priority=jobs.plain_number(changed["priority"]))
+        db.run("job_priority", **where, priority=checks.plain_number(changed["priority"]))
 
 
 def add_event(
@@ -312,7 +317,7 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
     Parameters
     ----------
     reason : str | None
-        Why the job is missing; None if it is not.
+        Why the job is missing, if it is not tried again; None if it is not.
     complete : bool
         Whether this end completes the job (a plain command that exited 0).
 
@@ -326,8 +331,50 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
     if not db.changed("job_end_proved", **key._asdict()):
         if complete:
             db.run("job_ended", **key._asdict())
-        elif reason is not None:
+        elif reason is not None and not _try_again(db, key, reason, ended.ended):
             db.run("job_missing", **key._asdict(), reason=reason)
+    return True
+
+
+def will_try_again(db: Statements, key: Key, reason: str) -> tuple[Again, dict[str, Any]] | None:
+    """Return how a job whose current attempt ends badly is tried again, and what that is decided from."""
+    row = db.row("job_to_retry", **key._asdict())
+    if row is None:
+        return None
+    import json
+
+    policy = policy_of(row["retry"])
+    given = json.loads(row["metadata"]).get("retries")
+    row["allowed"] = policy.retries if given is None else given
+    again = next_try(reason, json.loads(row["asked"] or "{}"), row["allowed"], row["retried"], policy)
+    return None if again is None else (again, row)
+
+
+def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
+    """Set a job whose current attempt ended badly back to ``init``, if it has retries left for that."""
+    decided = will_try_again(db, key, reason)
+    if decided is None:
+        return False
+    import json
+
+    again, row = decided
+    retried, resumed = row["retried"] + again.counts, row["resumed"] + (not again.counts)
+    raised = {**json.loads(row["raised"] or "{}"), **again.raised}
+    db.run(
+        "job_retries",
+        batch_id=key.batch_id,
+        job_index=key.job_index,
+        retried=retried,
+        resumed=resumed,
+        raised=json.dumps(raised) if raised else None,
+    )
+    told = {
+        "reason": reason,
+        "retried": retried,
+        "of": row["allowed"],
+        **({"raised": again.raised} if again.raised else {}),
+    }
+    add_event(db, now, key.batch_id, key.job_index, "retry", json.dumps(told))
     return True
 
 

@@ -87,6 +87,11 @@ job = Table(
     # Why the job is missing; NULL as long as it is not.
     Column("failure", Text),
     Column("absent_since", REAL),
+    # How often it was tried again since somebody last set its state, where that counted, and where it did not.
+    Column("retried", Integer, nullable=False, server_default="0"),
+    Column("resumed", Integer, nullable=False, server_default="0"),
+    # What it asks for by now, after that was not enough, in place of its resources, as JSON.
+    Column("raised", Text),
     # The large columns come last, so that reading the small ones needs no overflow pages.
     Column("metadata", Text, nullable=False),
     Column("extras", BLOB),
@@ -149,6 +154,8 @@ submission = Table(
     # The batch that somebody else must go on with, because its jobs do not call back; and who does.
     Column("carries", Integer),
     Column("closer", Text),
+    # How its jobs are tried again when they end badly, as JSON.
+    Column("retry", Text),
 )
 Index(
     "submission_unrecorded",

@@ -136,7 +136,31 @@ def statements() -> dict[str, ClauseElement]:
         .values(started=func.coalesce(attempt.c.started, now), host=P("host")),
         "job_state": update(job)
         .where(_THIS_JOB)
-        .values(state=P("state"), failure=null(), absent_since=null(), revision=job.c.revision + _ONE),
+        .values(
+            state=P("state"),
+            failure=null(),
+            absent_since=null(),
+            retried=_ZERO,
+            resumed=_ZERO,
+            revision=job.c.revision + _ONE,
+        ),
+        "job_to_retry": select(
+            job.c.metadata, job.c.retried, job.c.resumed, job.c.raised, attempt.c.asked, submission.c.retry
+        )
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(_THIS_ATTEMPT, job.c.attempt == attempt.c.n, active()),
+        "job_retries": update(job)
+        .where(_THIS_JOB)
+        .values(
+            state=_word("init"),
+            failure=null(),
+            absent_since=null(),
+            retried=P("retried"),
+            resumed=P("resumed"),
+            raised=P("raised"),
+        ),
+        "job_not_raised": update(job).where(_THIS_JOB).values(raised=null()),
         "job_priority": update(job)
         .where(_THIS_JOB)
         .values(priority=P("priority"), revision=job.c.revision + _ONE),

@@ -49,6 +49,8 @@ class NewSubmission:
     defaults: str | None = None
     #: The MaxJobs of this pass; None if it is as configured.
     max_jobs: int | None = None
+    #: How jobs are tried again when they end badly, as JSON; None: as by default.
+    retry: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -113,7 +115,7 @@ class Store(Index):
         workdir: str,
         *,
         new: bool,
-        also: Callable[[Statements], None] | None = None,
+        also: Callable[[Connection, Statements], None] | None = None,
     ) -> None:
         """Add jobs in one transaction.
 
@@ -157,7 +159,7 @@ class Store(Index):
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
             if also is not None:
-                also(db)
+                also(connection, db)
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
@@ -183,16 +185,29 @@ class Store(Index):
         """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
         with self.writing() as (connection, db):
             groups, room = decide(self.ready(connection))
-            found: list[Any] = []
-            refused: list[tuple[int, int, str]] = []
-            for batch_id, priority in groups:
-                query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
-                if condition is not None:
-                    query = query.where(condition)
-                rows.vetted(connection.execute(query), vet, room, found, refused)
-                if len(found) >= room:
-                    break
-            return Claim(self._take(connection, db, new, found), refused)
+            return self.claim_within(connection, db, new, groups, room, vet, condition)
+
+    def claim_within(
+        self,
+        connection: Connection,
+        db: Statements,
+        new: NewSubmission,
+        groups: Iterable[tuple[int, float]],
+        room: int,
+        vet: Vet,
+        condition: ColumnElement[bool] | None = None,
+    ) -> Claim:
+        """Take jobs of priority groups for a submission, inside a transaction."""
+        found: list[Any] = []
+        refused: list[tuple[int, int, str]] = []
+        for batch_id, priority in groups:
+            if len(found) >= room:
+                break
+            query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
+            if condition is not None:
+                query = query.where(condition)
+            rows.vetted(connection.execute(query), vet, room, found, refused)
+        return Claim(self._take(connection, db, new, found), refused)
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -241,6 +256,7 @@ class Store(Index):
             **new.owner._asdict(),
             "claimed": new.now,
             "environment": digest,
+            "retry": new.retry,
             # A claim for the queue in the index is a submission at once, and has no folder to look into.
             "recorded": new.now if local else None,
             "settled": new.now if local else None,

@@ -216,20 +216,46 @@ class OpenSubmission(NamedTuple):
     closer: str | None
 
 
-def open_submissions(connection: Connection, *, unrecorded: bool = False) -> list[OpenSubmission]:
-    """Return the submissions that are not settled; or those that were claimed and never recorded."""
+def open_submissions(connection: Connection, tokens: Sequence[str] | None = None) -> list[OpenSubmission]:
+    """Return those of some submissions that are not settled; by default, all that were claimed and never recorded."""
     columns = [submission.c[name] for name in OpenSubmission._fields]
     query = select(*columns).where(submission.c.settled.is_(None))
-    if unrecorded:
-        query = query.where(submission.c.recorded.is_(None))
-    found: Any = connection.execute(query).cursor
-    return [OpenSubmission(*row) for row in found]
+    if tokens is None:
+        return [
+            OpenSubmission(*row) for row in connection.execute(query.where(submission.c.recorded.is_(None)))
+        ]
+    found: list[OpenSubmission] = []
+    for start in range(0, len(tokens), CHUNK):
+        chunk = query.where(submission.c.token.in_(tokens[start : start + CHUNK]))
+        found.extend(OpenSubmission(*row) for row in connection.execute(chunk))
+    return found
+
+
+def open_folders(connection: Connection) -> list[tuple[str, str, int | None]]:
+    """Return what tells whether there is something new in the folders of the submissions that are not settled.
+
+    That is token, executor, and the folder's time stamp when it was last looked through; None for one whose claim was
+    not recorded. Of thousands, nothing else is read.
+    """
+    seen = case((submission.c.recorded.is_not(None), func.coalesce(submission.c.seen, -2)))
+    query = select(submission.c.token, submission.c.executor, seen).where(submission.c.settled.is_(None))
+    rows: Any = connection.execute(query).cursor
+    found: list[tuple[str, str, int | None]] = rows.fetchall()
+    return found
 
 
 def open_count(connection: Connection, token: str) -> int:
     """Return how many attempts of a submission have not ended."""
     query = select(func.count()).where(attempt.c.token == token, attempt.c.ended.is_(None))
     return int(connection.execute(query).scalar_one())
+
+
+def carried(connection: Connection, batch_id: int, before: float) -> bool:
+    """Return whether a submission that was claimed before still has jobs without an end that a closer goes on with."""
+    query = select(submission.c.token).where(
+        submission.c.settled.is_(None), submission.c.carries == batch_id, submission.c.claimed < before
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, set[str]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from machine import USER
+from machine import BARE, USER, Trouble
 from sge import GridEngine
 from slurm import Slurm
 
@@ -17,38 +20,106 @@ REQUIRED = os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
 FOUND = {"slurm": Slurm(), "sge": GridEngine()}
 
 
-@pytest.fixture(scope="session")
-def _running():
-    """Return which clusters run, looked up once."""
-    return {name: cluster.running() for name, cluster in FOUND.items()}
+def _skip(sentence):
+    if "clusters" in REQUIRED:
+        pytest.fail(f"{sentence}, and PARASCHUT_TESTS_REQUIRE=clusters wants it.")
+    pytest.skip(f"{sentence}.")
 
 
-def _given(name, running, monkeypatch):
+def _why_not(cluster):
+    if cluster.missing():
+        return cluster.missing()
+    if not cluster.pid(cluster.daemons[0]):
+        return "make clusters starts it"
+    # The daemons of Grid Engine are in a network of their own, which only root enters.
+    return f"it does not answer from here; tests/clusters/sge.py run --user {USER} COMMAND runs one beside Grid Engine"
+
+
+def _given(name, monkeypatch):
     cluster = FOUND[name]
-    if not running[name]:
-        sentence = f"{cluster.title} does not run ({cluster.missing() or 'make clusters starts it'})"
-        if "clusters" in REQUIRED:
-            pytest.fail(f"{sentence}, and PARASCHUT_TESTS_REQUIRE=clusters wants it.")
-        pytest.skip(f"{sentence}.")
-    for variable, value in cluster.environment().items():
-        monkeypatch.setenv(variable, value)
-    yield cluster
-    # A test may have stopped or frozen some of it.
-    if not os.getuid():
-        for daemon in cluster.daemons:
-            cluster.up(daemon)
+    lock = cluster.folder / "lock"
+    if not lock.exists():
+        _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
+    with lock.open() as held:
+        # Another run of the tests may be on this machine, and stop what this test needs.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not cluster.running():
+            _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
+        for variable, value in cluster.environment().items():
+            monkeypatch.setenv(variable, value)
+        yield cluster
+        # A test may have stopped or frozen some of it.
+        if not os.getuid():
+            for daemon in cluster.daemons:
+                cluster.up(daemon)
 
 
 @pytest.fixture
-def slurm(_running, monkeypatch):
+def slurm(monkeypatch):
     """Return the real Slurm, whose commands work in this test."""
-    yield from _given("slurm", _running, monkeypatch)
+    yield from _given("slurm", monkeypatch)
 
 
 @pytest.fixture
-def sge(_running, monkeypatch):
+def sge(monkeypatch):
     """Return the real Grid Engine, whose commands work in this test."""
-    yield from _given("sge", _running, monkeypatch)
+    yield from _given("sge", monkeypatch)
+
+
+def _another_slurm(**how):
+    """Start a Slurm that only this run of the tests has, and stop it."""
+    cluster = Slurm(
+        f"/tmp/psu-slurm-{os.getpid()}-{len(how)}", 20_000 + os.getpid() % 1000 * 20 + 10 * len(how), **how
+    )
+    try:
+        cluster.start()
+    except Trouble as trouble:
+        _skip(f"Slurm cannot be started here ({trouble})")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def _forgetful():
+    yield from _another_slurm(extra="MinJobAge=2")
+
+
+@pytest.fixture(scope="session")
+def _accounting():
+    yield from _another_slurm(accounting=True, extra="MinJobAge=2")
+
+
+@pytest.fixture
+def forgetful_slurm(_forgetful, monkeypatch):
+    """Return a Slurm of our own that forgets a job within some ten seconds of its end, and has no accounting."""
+    monkeypatch.setenv("SLURM_CONF", _forgetful.environment()["SLURM_CONF"])
+    return _forgetful
+
+
+@pytest.fixture
+def accounting_slurm(_accounting, monkeypatch):
+    """Return a Slurm of our own with slurmdbd, so that sacct knows what squeue has forgotten."""
+    monkeypatch.setenv("SLURM_CONF", _accounting.environment()["SLURM_CONF"])
+    return _accounting
+
+
+@pytest.fixture
+def users_python():
+    """Return a Python that the ordinary user can run, and the PYTHONPATH with which it has this package."""
+    if os.getuid():
+        pytest.skip("only root can do something as another user.")
+    root, packages = Path(__file__).parents[2], Path(pytest.__file__).parents[1]
+    wanted = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    for python, path in ((sys.executable, str(root)), ("/usr/bin/python3", f"{root}:{packages}")):
+        argv = ["runuser", "--user", USER, "--", python, "-c", f"{wanted} or __import__('paraschut')"]
+        if not subprocess.run(
+            argv, env={**BARE, "PYTHONPATH": path}, cwd="/", capture_output=True, check=False
+        ).returncode:
+            return python, path
+    _skip(
+        f"no Python {sys.version_info[0]}.{sys.version_info[1]} that the user {USER} can run has this package"
+    )
+    return None
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def say(line: str) -> None:
 
 def run(*argv: str, ok: bool = True, **more: object) -> subprocess.CompletedProcess[str]:
     """Run a command with its output kept; unless ``ok`` is false, its failure is ours."""
+    done: subprocess.CompletedProcess[str]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
     if ok and done.returncode:
         raise Trouble(
@@ -76,10 +77,10 @@ def _no_daemon_starts() -> Iterator[None]:
 
 def install(*packages: str) -> None:
     """Install what is missing of the packages, and make the user."""
-    if os.getuid():
-        raise Trouble("only root can install packages")
     if not shutil.which("apt-get"):
         raise Trouble("the packages are Debian's, and this machine has no apt-get")
+    if os.getuid():
+        raise Trouble("only root can install packages")
     missing = [package for package in packages if not installed(package)]
     if missing:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -180,9 +181,13 @@ class Cluster:
         """Return whether each daemon is there and the last one works."""
         return all(self.pid(name) for name in self.daemons) and self.answers(self.daemons[-1])
 
-    def client(self, *argv: str, ok: bool = False, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command of the scheduler as we are."""
-        return run(*self.into(), *argv, ok=ok, env={**BARE, **self.environment()}, timeout=timeout)
+    def client(self, *argv: str, ok: bool = False, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run a command of the scheduler as we are; one that hangs has failed."""
+        whole = [*self.into(), *argv]
+        try:
+            return run(*whole, ok=ok, env={**BARE, **self.environment()}, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(whole, 124, "", f"nothing was heard for {timeout} s")
 
     def command(self, *argv: str, user: str | None = None) -> list[str]:
         """Return the arguments that run a command where the cluster is, as another user if one is named."""
@@ -231,6 +236,8 @@ class Cluster:
             raise Trouble(self.missing())
         if not any(self.pid(name) for name in self.daemons):
             self.write()
+        # Tests hold it while they use the cluster.
+        (self.folder / "lock").touch()
         for name in self.daemons:
             self.up(name)
 

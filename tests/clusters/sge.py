@@ -92,7 +92,7 @@ class GridEngine(Cluster):
         run("unshare", f"--net={self.network}", "ip", "link", "set", "lo", "up")
         # The name of this host must lead to an address that is there.
         for address in {
-            found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+            str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
         }:
             if not address.startswith("127."):
                 run(*self.into(), "ip", "address", "add", f"{address}/32", "dev", "lo")

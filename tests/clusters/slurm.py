@@ -217,13 +217,8 @@ PartitionName=short Nodes={self.nodes[0]} MaxTime=0:05:00 DefaultTime=0:01:00 St
         }  # fmt: skip
         if kind == "mariadbd":
             self._launch_database()
-            return
-        variables = {**BARE, **self.environment(), "MYSQL_UNIX_PORT": f"{folder}/run/mysql.socket"}
-        with (self.folder / "log" / f"{name}.out").open("a") as out:
-            subprocess.run(
-                [*self._listens_here_only(), *argv[kind]], env=variables, cwd="/", stdin=subprocess.DEVNULL,
-                stdout=out, stderr=out, check=False,
-            )  # fmt: skip
+        else:
+            self._detach(name, [*self._listens_here_only(), *argv[kind]])
 
     def _listens_here_only(self) -> list[str]:
         """Return what gives a daemon an /etc/hosts in which this host is 127.0.0.1, where it is not."""
@@ -233,26 +228,23 @@ PartitionName=short Nodes={self.nodes[0]} MaxTime=0:05:00 DefaultTime=0:01:00 St
         return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", bind, "sh"]
 
     def _launch_database(self) -> None:
-        data, out = self.folder / "mysql", self.folder / "log" / "mariadbd.out"
+        data = self.folder / "mysql"
         if not (data / "mysql").is_dir():
             run(
                 "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db",
                 "--auth-root-authentication-method=socket",
             )  # fmt: skip
-        argv = [
-            "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-networking",
+        self._detach("mariadbd", [
+            "setsid", "--fork", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-networking",
             f"--socket={self.folder}/run/mysql.socket", f"--pid-file={self.folder}/run/mariadbd.pid",
             "--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900",
-        ]  # fmt: skip
-        with out.open("a") as log:
-            subprocess.Popen(
-                argv,
-                env=BARE,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+        ])  # fmt: skip
+
+    def _detach(self, name: str, argv: list[str]) -> None:
+        variables = {**BARE, **self.environment(), "MYSQL_UNIX_PORT": f"{self.folder}/run/mysql.socket"}
+        with (self.folder / "log" / f"{name}.out").open("a") as out:
+            subprocess.run(
+                argv, env=variables, cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
             )
 
     def answers(self, name: str) -> bool:
@@ -274,6 +266,12 @@ PartitionName=short Nodes={self.nodes[0]} MaxTime=0:05:00 DefaultTime=0:01:00 St
             return " is UP" in self.client("scontrol", "ping").stdout
         state = self.client("sinfo", "--noheader", f"--nodes={node}", "--format=%T").stdout.split()
         return bool(state) and set(state) <= {"idle", "mixed", "allocated"}
+
+    def up(self, name: str) -> None:
+        """Start one daemon, unless it runs, and wait for it; a node that was set down may work again."""
+        if self.pid(name) and self.node(name) and not self.answers(name):
+            self.client("scontrol", "update", f"nodename={self.node(name)}", "state=resume")
+        super().up(name)
 
     def finish_jobs(self) -> None:
         """Cancel everything: what runs a job outlives its slurmd."""

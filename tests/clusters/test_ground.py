@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from machine import USER, alive
+from machine import BARE, USER, alive
 
 pytestmark = pytest.mark.cluster
 
@@ -70,6 +70,15 @@ def test_an_ordinary_user_submits_to_slurm(slurm, users_folder):
     assert (users_folder / "log").read_text().strip() == USER
 
 
+def test_an_ordinary_user_has_a_python_with_this_package(users_python):
+    python, path = users_python
+    program = "import os, sqlalchemy, paraschut; print(os.getuid() > 0)"
+    done = said(
+        "runuser", "--user", USER, "--", python, "-c", program, env={**BARE, "PYTHONPATH": path}, cwd="/"
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_slurmctld_stops_freezes_and_comes_back(slurm):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
@@ -85,13 +94,38 @@ def test_slurmctld_stops_freezes_and_comes_back(slurm):
     wait_for(slurm.running)
 
 
+def test_a_slurm_that_forgets_and_one_that_keeps_books(forgetful_slurm, accounting_slurm, monkeypatch):
+    for cluster in (forgetful_slurm, accounting_slurm):
+        monkeypatch.setenv("SLURM_CONF", cluster.environment()["SLURM_CONF"])
+        job = said("sbatch", "--parsable", "--output=/dev/null", "--wrap=exit 3").stdout.strip()
+        asked = ("squeue", "--noheader", "--states=all", f"--jobs={job}")
+        gone = wait_for(lambda asked=asked: (found := said(*asked)).returncode and found)
+        assert "Invalid job id specified" in gone.stderr
+        books = (
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            f"--jobs={job}",
+            "--format=state,exitcode",
+        )
+        if cluster.accounting:
+            assert wait_for(lambda books=books: said(*books).stdout) == "FAILED|3:0\n"
+        else:
+            assert said(*books).stderr == "Slurm accounting storage is disabled\n"
+
+
 def test_a_node_of_slurm_goes_and_comes_back(slurm):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
     slurm.kill("slurmd-2")
     assert slurm.pid("slurmd-2") is None
     slurm.up("slurmd-2")
-    assert slurm.pid("slurmd-2")
+    assert slurm.answers("slurmd-2")
+    said("scontrol", "update", f"nodename={slurm.node('slurmd-2')}", "state=down", "reason=test")
+    assert not slurm.answers("slurmd-2")
+    slurm.up("slurmd-2")
+    assert slurm.answers("slurmd-2")
 
 
 def test_grid_engine_listens_in_no_network_but_its_own(sge):
@@ -121,11 +155,16 @@ def test_an_ordinary_user_submits_to_grid_engine_from_inside_its_network(sge, us
     assert (users_folder / "log").read_text().strip() == USER
 
 
-def test_sge_qmaster_stops_and_comes_back(sge):
+def test_sge_qmaster_stops_freezes_and_comes_back(sge):
     if os.getuid():
         pytest.skip("only root can stop a daemon.")
     # Killed with SIGKILL it would give the same ids out again.
     sge.kill("sge_qmaster")
     assert said("qstat").returncode == 1
+    sge.up("sge_qmaster")
+    assert said("qstat").returncode == 0
+    sge.kill("sge_qmaster", signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(["qstat"], timeout=2, check=False)
     sge.up("sge_qmaster")
     assert said("qstat").returncode == 0

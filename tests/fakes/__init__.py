@@ -74,8 +74,8 @@ class FakeCluster:
     ) -> None:
         """Tell a command (``*``: each) what to ``do`` instead of plain work.
 
-        ``kill`` kills its caller with SIGKILL, ``hang`` waits ``seconds``, ``fail`` says ``words`` and ends with
-        ``code``; ``at`` the beginning (``before`` anything happened) or ``after`` it has worked but not printed;
+        ``kill`` kills its caller with SIGKILL, ``hang`` says ``words`` and waits ``seconds``, ``fail`` says
+        ``words`` and ends with ``code``; ``at`` the beginning (``before`` anything happened) or ``after`` it has worked but not printed;
         for the first ``skip`` calls not, then ``times`` times (None: always).
         """
         assert do in ("kill", "hang", "fail"), do

@@ -24,6 +24,7 @@ SETTINGS = {
     "down": False,  # each command says that nobody answers
     "forget": 300.0,  # seconds after which an ended job is unknown (but to the accounting)
     "accounting": True,  # whether sacct, qacct and qstat -x know anything
+    "accounting_delay": 0.0,  # seconds after its end in which the accounting does not know a task yet
     "array_limit": 10_000,  # Slurm: highest index + 1; Grid Engine and PBS: tasks of an array
     "user_limit": None,  # tasks that a user may have queued and running
     "kill_wait": 1.0,  # seconds between SIGTERM and SIGKILL
@@ -145,6 +146,14 @@ def remembered(known, job):
     return time.time() - ended < known["settings"]["forget"]
 
 
+def in_books(known, task):
+    """Return whether the accounting knows a task by now."""
+    settings = known["settings"]
+    return settings["accounting"] and (
+        task["state"] != "ended" or time.time() - task["ended"] >= settings["accounting_delay"]
+    )
+
+
 def cancel(known, job, indices=None, *, by=None):
     """Cancel a job or some tasks of it; return what was waiting and what was running."""
     chosen = None if indices is None else {str(index) for index in indices}
@@ -216,6 +225,7 @@ def obey_rules(fake, command, at):
         down = known["settings"]["down"]
     for rule in doing:
         if rule["do"] == "hang":
+            print(rule["words"], file=sys.stderr, end="\n" if rule["words"] else "", flush=True)
             time.sleep(rule["seconds"])
         elif rule["do"] == "kill":
             os.kill(os.getppid(), signal.SIGKILL)

@@ -237,10 +237,11 @@ def qacct(fake, argv):
         records = [
             _record(job, index, task)
             for job in known["jobs"].values()
-            if known["settings"]["accounting"]
-            and (str(job["id"]) == wanted or (not wanted.isdigit() and fnmatch.fnmatch(job["name"], wanted)))
+            if str(job["id"]) == wanted or (not wanted.isdigit() and fnmatch.fnmatch(job["name"], wanted))
             for index, task in sorted(job["tasks"].items(), key=lambda item: item[1]["ended"])
-            if task["state"] == "ended" and (only is None or index in task_list(only))
+            if task["state"] == "ended"
+            and core.in_books(known, task)
+            and (only is None or index in task_list(only))
         ]
     if not records:
         kind = "id" if wanted.isdigit() else "name"

@@ -295,7 +295,9 @@ def sacct(fake, argv):
     with fake.state(change=False) as known:
         if not known["settings"]["accounting"]:
             raise Refused("Slurm accounting storage is disabled")
-        rows = [row for job in known["jobs"].values() for row in _account(job, "allocations" in options)]
+        rows = [
+            row for job in known["jobs"].values() for row in _account(known, job, "allocations" in options)
+        ]
     names = options["name"].split(",") if "name" in options else None
     asked = options.get("jobs")
     ids = asked.split(",") if asked else None
@@ -321,7 +323,7 @@ HEADS = {
 }  # fmt: skip
 
 
-def _account(job, only_jobs):
+def _account(known, job, only_jobs):
     base = {
         "jobname": job["name"], "partition": job["partition"], "alloccpus": str(job["cpus"]), "user": job["user"],
         "submit": stamp(job["submitted"]), "comment": job["comment"] or "", "reqmem": f"{job['memory']}M",
@@ -335,6 +337,8 @@ def _account(job, only_jobs):
         yield {**base, "jobid": f"{job['id']}{text}", "jobidraw": str(job["id"]), "state": state, "exitcode": "0:0",
                "start": "Unknown", "end": "Unknown", "elapsed": "00:00:00"}  # fmt: skip
     for index, task in job["tasks"].items():
+        if not core.in_books(known, task):
+            continue
         running = task["state"] == "running"
         state = "RUNNING" if running else task["shown"]
         if state == "CANCELLED":

@@ -89,16 +89,18 @@ def test_scripts_that_are_none(say):
     assert say("qsub -d /tmp -- /bin/true")[1].startswith("qsub: invalid option -- 'd'\nusage: ")
 
 
-def test_how_jobs_end(fake_pbs, say):
+def test_how_jobs_end(fake_pbs, say, tmp_path):
     say("qsub -N ok0 -- /bin/true")
     say("qsub -N ex3 -- /bin/sh -c 'exit 3'")
     say("qsub -N sig9 -- /bin/sh -c 'kill -9 $$'")
     say("printf '#!/bin/sh\nkill -9 $$\n' | qsub -N script9")
     say("qsub -N wall -l walltime=1 -k oed -o /dev/null -e wall.err -- /bin/sleep 60")
     say("qsub -N delrun -- /bin/sleep 60")
-    say("qsub -N traps -- /bin/sh -c 'trap \"exit 7\" TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done'")
+    say(
+        f"qsub -N traps -- /bin/sh -c 'trap \"exit 7\" TERM; touch {tmp_path}/ready; while :; do sleep 0.2; done'"
+    )
     say("qsub -N delheld -h -- /bin/true")
-    fake_pbs.until(lambda: len(fake_pbs.tasks("ended")) == 4 and len(fake_pbs.tasks("running")) >= 2)
+    fake_pbs.until(lambda: ("6", "") in fake_pbs.tasks("running") and (tmp_path / "ready").exists())
     assert say("qdel 6 7 8.host") == ("", "", 0)
     fake_pbs.wait()
     assert summary(say("qstat -x -f -F json")[0]) == [

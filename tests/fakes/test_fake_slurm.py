@@ -105,9 +105,9 @@ def test_how_tasks_end(fake_slurm, say, tmp_path):
     say("sbatch -J memory -o memory.out --wrap 'sleep 60'")
     say("sbatch -J cancelled -o cancelled.out --wrap 'sleep 60'")
     say(
-        "sbatch -J traps -o /dev/null --wrap 'trap \"exit 5\" TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done'"
+        "sbatch -J traps -o /dev/null --wrap 'trap \"exit 5\" TERM; touch ready; while :; do sleep 0.2; done'"
     )
-    fake_slurm.until(lambda: len(fake_slurm.tasks("ended")) == 5)
+    fake_slurm.until(lambda: len(fake_slurm.tasks("ended")) == 5 and (tmp_path / "ready").exists())
     fake_slurm.end(6, verdict="OUT_OF_MEMORY")
     say("scancel -n cancelled; scancel 8")
     fake_slurm.wait()
@@ -152,6 +152,8 @@ def test_what_is_unknown_and_what_is_forgotten(fake_slurm, say):
     fake_slurm.set(forget=0)
     assert say("squeue -h --states=all -j 1") == ("", "slurm_load_jobs error: Invalid job id specified\n", 1)
     assert say("sacct -X -P -n -j 1 -o jobid,state")[0] == "1|FAILED\n"
+    fake_slurm.set(accounting_delay=60)
+    assert say("sacct -X -P -n -j 1 -o jobid,state") == ("", "", 0)
     fake_slurm.set(accounting=False)
     assert say("sacct -j 1") == ("", "Slurm accounting storage is disabled\n", 1)
 
@@ -246,16 +248,26 @@ def test_a_rule_kills_the_caller(fake_slurm, at, submitted):
     assert len(fake_slurm.calls("sbatch")) == 2
 
 
-def test_a_rule_makes_a_command_hang_that_has_worked_and_another_fail(fake_slurm, say):
-    fake_slurm.rule("sbatch", "hang", at="after", seconds=60)
-    with pytest.raises(subprocess.TimeoutExpired):
-        subprocess.run(["sbatch", "--hold", "--wrap=true"], timeout=1, check=False)
+def test_a_rule_makes_a_command_hang_that_has_worked(fake_slurm):
+    fake_slurm.rule("sbatch", "hang", at="after", seconds=60, words="sbatch: error: sleeping and retrying")
+    with pytest.raises(subprocess.TimeoutExpired) as hung:
+        subprocess.run(["sbatch", "--hold", "--wrap=true"], timeout=2, capture_output=True, check=False)
+    assert hung.value.stderr == b"sbatch: error: sleeping and retrying\n"
     assert len(fake_slurm.jobs()) == 1
-    fake_slurm.rule(
-        "squeue", "fail", words="slurm_load_jobs error: Socket timed out on send/recv operation", times=2
+
+
+def test_a_rule_makes_a_command_fail_before_or_after_it_has_worked(fake_slurm, say):
+    late = "Socket timed out on send/recv operation"
+    fake_slurm.rule("sbatch", "fail", at="after", words=f"sbatch: error: Batch job submission failed: {late}")
+    assert say("sbatch --hold --wrap true") == (
+        "",
+        f"sbatch: error: Batch job submission failed: {late}\n",
+        1,
     )
+    assert len(fake_slurm.jobs()) == 1
+    fake_slurm.rule("squeue", "fail", words=f"slurm_load_jobs error: {late}", times=2)
     for _ in range(2):
-        assert say("squeue") == ("", "slurm_load_jobs error: Socket timed out on send/recv operation\n", 1)
+        assert say("squeue") == ("", f"slurm_load_jobs error: {late}\n", 1)
     assert say("squeue -h -o %i")[0] == "1\n"
 
 

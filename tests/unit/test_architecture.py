@@ -29,6 +29,7 @@ FLOORS = {
         "errors",
         "values",
         "job",
+        "checks",
         "bulk",
         "config",
         "config_rules",
@@ -36,13 +37,23 @@ FLOORS = {
         "process",
         "command",
         "paths",
+        "retry",
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
     "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
     "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
-    "functions as jobs": {"_run", "awaiting", "bar", "calling", "functions", "likeness", "mapping"},
+    "functions as jobs": {
+        "_run",
+        "awaiting",
+        "bar",
+        "calling",
+        "functions",
+        "futures",
+        "likeness",
+        "mapping",
+    },
     "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
@@ -51,9 +62,16 @@ ROOMS = FLOORS["rooms"]
 DOORS = {
     # The agent makes passes when jobs end.
     ("agent", "dispatch"),
+    # What it forks for function jobs makes calls.
+    ("agent", "_run"),
+    ("agent", "runtime"),
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
+    # What a zygote forks runs the calls of function jobs, and does with the index what jobs do.
+    ("agent.zygote", "_run"),
+    ("agent.worker", "_run"),
+    ("agent.worker", "runtime"),
     # A job shows itself in a notebook.
     ("job", "render_html"),
 }
@@ -130,7 +148,8 @@ def test_a_module_knows_only_what_is_below_it(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["plan", "reconcile", "errors", "values", "paths", "process", "command", "store.schema"]
+    "module",
+    ["plan", "reconcile", "retry", "errors", "values", "paths", "process", "command", "store.schema"],
 )
 def test_what_is_pure_or_at_the_very_bottom_knows_none_of_us(module):
     assert {other for other, _ in imports(module)} <= {"errors"}
@@ -265,7 +284,7 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {"set_complete", "set_progress", "ClusterID"}
-FUNCTIONS = {"persist", "persist_map", "readmgr"}
+FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {
     name

@@ -15,7 +15,7 @@ from paraschut.errors import (
     StoreBusyError,
     StoreError,
 )
-from paraschut.store import engine, journal, schema, views
+from paraschut.store import journal, line, schema, views
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
 
@@ -150,9 +150,9 @@ def test_statements_give_rows_by_name(store, make_jobs):
 
 
 def test_the_pauses_of_writers_on_other_hosts_shrink_with_their_age():
-    ages = [engine.pause(age / 10, 500) for age in range(60)]
+    ages = [line.pause(age / 10, 500) for age in range(60)]
     assert ages == sorted(ages, reverse=True)
-    assert all(0 < engine.pause(age, noise) < 0.1 for age in (0, 1, math.inf) for noise in (0, 1 << 62))
+    assert all(0 < line.pause(age, noise) < 0.1 for age in (0, 1, math.inf) for noise in (0, 1 << 62))
 
 
 def test_all_finished_and_active_states_are_known():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from paraschut.errors import (
 )
 from paraschut.paths import Paths
 from paraschut.process import host_name
-from paraschut.store import migrate
+from paraschut.store import migrate, schema
 from paraschut.store.runtime import Key
 from paraschut.store.store import Store
 
@@ -364,20 +365,28 @@ def test_a_child_that_is_forked_in_the_middle_of_many_calls_makes_its_own(in_job
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+def made_old(index):
+    """Turn an index into one of version 1, as far as that knows what is in it."""
+    old = f"{index}.old"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript((Path(__file__).parent / "data" / "version_1.sql").read_text("utf-8"))
+        connection.execute("ATTACH ? AS new", (index,))
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = ", ".join(
+                f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info('{table}')")
+            )
+            connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+        connection.commit()
+        connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version=1")
+    os.replace(old, index)
+    for journal in ("-wal", "-shm"):
+        Path(index + journal).unlink(missing_ok=True)
+
+
 def test_a_job_brings_an_index_of_an_older_version_to_this_one(in_job, index, python):
     # A job may be the first to meet it after paraschut was upgraded.
-    with closing(sqlite3.connect(index)) as connection:
-        connection.executescript(
-            "PRAGMA user_version=1; CREATE TABLE old AS SELECT * FROM batch; DROP TABLE batch;"
-            "CREATE TABLE handed AS SELECT * FROM submission; DROP TABLE submission;"
-            "DROP TABLE snapshot; DROP TABLE payload; DROP TABLE result; DROP TABLE name;"
-        )
-        columns = "BatchID, name, data_type, created, executor, environment, workdir"
-        connection.executescript(f"CREATE TABLE batch AS SELECT {columns} FROM old; DROP TABLE old;")
-        columns = "token, executor, host, pid, boot_id, start_ticks, claimed, recorded, cluster_id, settled, seen, environment"
-        connection.executescript(
-            f"CREATE TABLE submission AS SELECT {columns} FROM handed; DROP TABLE handed;"
-        )
+    made_old(index)
     python("import paraschut as psu; psu.set_complete(Submit=True)")
     assert states(index)[BATCH, 0] == "complete"
     assert os.path.exists(migrate.copy_path(index, 1))
