@@ -1,11 +1,12 @@
 # make demo   sets everything up and runs the main job to its result
 # make test   sets everything up and runs all tests
+# make browser   installs JupyterLab and Chromium for the tests that look at notebooks
 # make clusters   starts a Slurm and a Grid Engine for the tests that want one
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench docs clusters clusters-stop clean
+.PHONY: demo test lint bench browser docs clusters clusters-stop clean
 
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
@@ -27,6 +28,11 @@ bench: $(VENV)/.demo
 # What the README, the docstrings and the notebook show is executed.
 docs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/docs
+
+# Debian's Chromium, if there is none, and what drives it; needs root for that.
+browser: $(VENV)/.test
+	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
 
 # A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:

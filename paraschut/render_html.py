@@ -66,6 +66,7 @@ font-variant-numeric:tabular-nums;text-align:left}}
 [data-jp-theme-light=false] .psu,.vscode-dark .psu,html[theme=dark] .psu{{{_DARK};color-scheme:dark}}
 .psu details{{margin:0;padding:0;border:0}}
 .psu>details{{border-bottom:1px solid var(--psu-line)}}
+.psu>details:last-child{{border:0}}
 .psu summary{{cursor:pointer;list-style:none}}
 .psu summary::-webkit-details-marker{{display:none}}
 .psu summary:focus-visible{{outline:2px solid var(--psu-run);outline-offset:1px;border-radius:4px}}

@@ -13,7 +13,7 @@ from paraschut import job as jobs
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
-from paraschut.store.schema import active, attempt, batch, event, job, submission
+from paraschut.store.schema import active, agent, attempt, batch, event, job, submission
 from paraschut.store.store import Store
 
 
@@ -359,3 +359,24 @@ def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[d
         .order_by(attempt.c.n)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+# -- the file itself ------------------------------------------------------------------------------------------------
+
+
+def fault(connection: Connection) -> str:
+    """Return what is wrong with the file of the index; empty if nothing is."""
+    told = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    return "" if told == "ok" else told
+
+
+def journal_mode(connection: Connection) -> str:
+    """Return ``wal`` or ``delete``."""
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def agent_of(connection: Connection, host: str) -> tuple[int, str, int] | None:
+    """Return the last agent of a machine: its pid, the boot, and its start in ticks."""
+    query = select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks).where(agent.c.host == host)
+    found = connection.execute(query).first()
+    return None if found is None else (found[0], found[1], found[2])

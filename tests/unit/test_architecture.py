@@ -43,7 +43,7 @@ FLOORS = {
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
     "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
-    "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
+    "inside and outside of jobs": {"runtime", "dashboard", "watching", "doctor", "submitter", "closer"},
     "functions as jobs": {
         "_run",
         "awaiting",
@@ -54,7 +54,7 @@ FLOORS = {
         "likeness",
         "mapping",
     },
-    "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
+    "on top": {"cli", "cli_change", "cli_look", "cli_parts", "cli_run", "job_cli", "__main__", "__init__", "demo"},
 }
 #: Rooms of one floor that never look into one another.
 ROOMS = FLOORS["rooms"]
