@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 _MOST = 1000
 #: Seconds after the last call for which the index is held open.
 _LINGER = 1.0
+#: Calls from which on results are looked for every so many seconds, so that many come at once.
+_CROWD, _LEAST = 20, 0.005
 
 
 class BatchExecutor(StandardExecutor):
@@ -360,6 +362,8 @@ class _Feed:
                 self._last_event = time.monotonic()
                 self._tell(ending)
             seconds = self._watch.rest(time.monotonic() - self._last_event) if self._futures else None
+            if seconds is not None and len(self._futures) > _CROWD:
+                seconds = max(seconds, _LEAST)
         except ParaschutError as error:
             self._fail(error)
             return True

@@ -294,6 +294,11 @@ def statements() -> dict[str, ClauseElement]:
         )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .where(_THIS_ATTEMPT),
+        "call_state": select(
+            job.c.state, job.c.attempt, job.c.ending, attempt.c.cancelled, attempt.c.ended, attempt.c.reason
+        )
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .where(_THIS_ATTEMPT),
         "attempt_marked": update(attempt)
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None), attempt.c.started.is_(None))
         .values(started=P("started"), host=P("host")),

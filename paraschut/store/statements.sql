@@ -68,6 +68,8 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
 SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- call_state
+SELECT job.state, job.attempt, job.ending, attempt.cancelled, attempt.ended, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
 UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
 -- job_awaits_end
