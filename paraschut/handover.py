@@ -100,6 +100,7 @@ def _policy(config: Config, executor: JobExecutor) -> Policy:
         min(limits, default=0),
         config.retry_walltime_factor,
         config.retry_walltime_limit,
+        config.retry_pause,
     )
 
 

@@ -38,7 +38,7 @@ _WIDTH, _ROWS = 8, 100
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
+    'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex"=?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'

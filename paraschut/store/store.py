@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -163,13 +164,13 @@ class Store(Index):
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
-    def ready(self, connection: Connection | None = None) -> Ready:
-        """Return which groups are next."""
+    def ready(self, connection: Connection | None = None, now: float | None = None) -> Ready:
+        """Return which groups are next, now or at another time."""
         if connection is None:
             with self.reading() as connected:
-                return self.ready(connected)
+                return self.ready(connected, now)
         db = self.statements(connection)
-        rows_ready = db.rows("heads")
+        rows_ready = db.rows("heads", now=time.time() if now is None else now)
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
@@ -184,7 +185,7 @@ class Store(Index):
     ) -> Claim:
         """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
         with self.writing() as (connection, db):
-            groups, room = decide(self.ready(connection))
+            groups, room = decide(self.ready(connection, new.now))
             return self.claim_within(connection, db, new, groups, room, vet, condition)
 
     def claim_within(
@@ -203,7 +204,9 @@ class Store(Index):
         for batch_id, priority in groups:
             if len(found) >= room:
                 break
-            query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
+            query = rows.candidates(
+                job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
+            )
             if condition is not None:
                 query = query.where(condition)
             rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
