@@ -255,8 +255,11 @@ def test_an_ordinary_user_finds_the_same(name, request, users_folder):
     cluster = request.getfixturevalue(name)
     modules = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     same = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    given = ["PARASCHUT_TESTS_REQUIRE=clusters", f"PARASCHUT_{name.upper()}_DIR={cluster.folder}"]
+    if name == "slurm":
+        given.append(f"PARASCHUT_SLURM_PORT={cluster.port}")
     for python in (sys.executable, shutil.which(same, path="/usr/bin:/usr/local/bin") or "false"):
-        run = [*cluster.command("env", f"PYTHONPATH={modules}", python, "-B", user=USER), "-m", "pytest"]
+        run = cluster.command("env", *given, f"PYTHONPATH={modules}", python, "-Bm", "pytest", user=USER)
         if not subprocess.run([*run, "--version"], cwd="/", capture_output=True, check=False).returncode:
             break
     else:
