@@ -177,7 +177,7 @@ def vetted(
         if row.raised is not None:
             fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
         try:
-            asked = vet(fields)
+            asked = vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
         except JobError as error:
             refused.append((row.BatchID, row.JobIndex, str(error)))
         else:

@@ -202,7 +202,8 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
         .values(
             started=func.coalesce(attempt.c.started, P("started")),
-            ended=P("ended"),
+            # Shells write whole seconds, and machines have clocks of their own.
+            ended=func.max(P("ended"), func.coalesce(attempt.c.started, P("started"), P("ended"))),
             code=P("code"),
             signal=P("signal"),
             reason=func.coalesce(attempt.c.reason, P("reason")),

@@ -47,7 +47,7 @@ UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."Batc
 -- job_end_proved
 UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
 -- attempt_ends
-UPDATE attempt SET started=coalesce(attempt.started, :started), ended=:ended, code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+UPDATE attempt SET started=coalesce(attempt.started, :started), ended=max(:ended, coalesce(attempt.started, :started, :ended)), code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- attempt_reason
 UPDATE attempt SET reason=:reason WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.reason IS NULL;
 -- submission_of
