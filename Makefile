@@ -38,6 +38,7 @@ browser: $(VENV)/.test
 clusters:
 	PARASCHUT_SLURM_ACCOUNTING=1 $(PYTHON) tests/clusters/slurm.py install
 	$(PYTHON) tests/clusters/sge.py install
+	PYTHONPATH=tests/clusters $(PYTHON) -c 'import machine; machine.install("task-spooler")'
 	$(PYTHON) tests/clusters/slurm.py start
 	$(PYTHON) tests/clusters/sge.py start
 	@echo 'Now make test tries both. To use one yourself, type'

@@ -141,25 +141,39 @@ class ClusterJobExecutor(JobExecutor):
             The numbers of a job array's tasks; None for a plain job.
         """
 
-    @abstractmethod
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
-        """Return the command that submits a script that starts when jobs have ended in whatever way."""
+        """Return the command that submits a script that starts when jobs have ended in whatever way.
 
-    @abstractmethod
+        A subclass whose scheduler cannot hold a job for that long leaves this out: there are no closers then, and
+        what does not submit the next jobs itself goes on with the next pass.
+        """
+        del path, name, after
+        raise ExecutorError(f"{self.name} cannot hold a job until others have ended.")
+
     def id_of(self, printed: str, *, array: bool) -> str:
-        """Return the id from what the submission printed; with ``#`` for the number of a task. Raise ValueError."""
+        """Return the id from what the submission printed; with ``#`` for the number of a task. Raise ValueError.
 
-    @abstractmethod
+        Unless a subclass says otherwise, it prints just that.
+        """
+        if array or len(printed.split()) != 1:
+            raise ValueError(printed)
+        return printed.strip()
+
     def refusal(self, answer: Answer) -> type[ExecutorError]:
-        """Return what a submission that failed means: refused, too many, unreachable; or ExecutorError: nobody knows."""
+        """Return what a submission that failed means: refused, too many, unreachable; or ExecutorError: nobody knows.
 
-    @abstractmethod
+        Unless a subclass says otherwise, nobody knows, and the next passes look for it in the queue.
+        """
+        del answer
+        return ExecutorError
+
     def job_of(self, cluster_id: str) -> str:
-        """Return the id of the job in the queue from that of a submission, or of a task."""
+        """Return the id of the job in the queue from that of a submission, or of a task; the same without arrays."""
+        return cluster_id
 
-    @abstractmethod
     def pattern_of(self, task_id: str) -> str:
-        """Return the id of a submission from that of one of its tasks."""
+        """Return the id of a submission from that of one of its tasks; the same without arrays."""
+        return task_id
 
     @abstractmethod
     def ask(self) -> list[Row]:
@@ -169,13 +183,20 @@ class ClusterJobExecutor(JobExecutor):
     def delete_ids(self, ids: Sequence[str]) -> list[str]:
         """Return the command that deletes jobs or tasks."""
 
-    @abstractmethod
     def task_ids(self, cluster_id: str, tasks: Sequence[int]) -> list[str]:
-        """Return the words that name tasks of a submission to the command that deletes."""
+        """Return the words that name tasks of a submission to the command that deletes; its id without arrays."""
+        del tasks
+        return [cluster_id]
 
-    @abstractmethod
     def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
         """Return what the scheduler knows of tasks that have ended, from its queue, accounting and logs."""
+        del cluster_id, tasks, folder
+        return {}
+
+    def qstat(self, cluster_id: str) -> dict[str, Any]:
+        """Return what the scheduler says of one task; unless a subclass knows more, its line in the queue."""
+        found = Queue(time.time(), self.ask()).tasks(self.job_of(cluster_id))
+        return found[-1]._asdict() if -1 in found else {}
 
     # -- handing over -------------------------------------------------------------------------------------------
 
@@ -208,7 +229,9 @@ class ClusterJobExecutor(JobExecutor):
         return (batch_id if self.carries(job) else None, id(asked))
 
     def carries(self, job: Mapping[str, Any]) -> bool:
-        """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
+        """Return whether a closer must go on when a job has ended, because it does not do so itself."""
+        if type(self).closer_command is ClusterJobExecutor.closer_command:
+            return False
         retries = job.get("retries")
         return bool(job.get("complete_on_exit") or (self.retries if retries is None else retries))
 
