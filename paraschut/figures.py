@@ -32,9 +32,11 @@ def draw_timeline(axes: Any, runs: Sequence[Run], now: float) -> None:
     end = max(run.started + run.seconds(now) for run in runs)
     size, unit = unit_of(end - begin)
     hosts = by_host(runs)
-    names = sorted(hosts, key=lambda name: (-len(hosts[name]), name))[:_MOST_HOSTS]
+    names = set(sorted(hosts, key=lambda name: (-len(hosts[name]), name))[:_MOST_HOSTS])
     ticks, labels, height = [], [], 0.0
-    for name in sorted(names):
+    for name in hosts:
+        if name not in names:
+            continue
         if len(runs) <= _MANY:
             used = _bars(axes, hosts[name], height, begin, size, now)
         else:
@@ -44,6 +46,7 @@ def draw_timeline(axes: Any, runs: Sequence[Run], now: float) -> None:
         height += used + 0.8
     axes.set_yticks(ticks)
     axes.set_yticklabels(labels, parse_math=False)
+    axes.set_xlim(0, max(end - begin, 1e-9) / size)
     axes.set_ylim(height - 0.6, -0.4)
     axes.set_xlabel(f"{unit} since the first start")
     left = len(hosts) - len(names)

@@ -190,7 +190,8 @@ def table_html(title: str, tables: Sequence[tuple[str, Sequence[Mapping[str, obj
             f"<tr>{''.join(f'<td>{_cell(row.get(column))}</td>' for column in columns)}</tr>" for row in rows
         )
         shown = f"<table class='psu-t'><tr>{head}</tr>{lines}</table>" if rows else escaped(nothing)
-        parts.append(f"<div class='psu-body'><span class='psu-soft'>{escaped(name)}</span><br>{shown}</div>")
+        label = f"<span class='psu-soft'>{escaped(name)}</span><br>" if name else ""
+        parts.append(f"<div class='psu-body'>{label}{shown}</div>")
     return f"{''.join(parts)}</div>"
 
 

@@ -194,3 +194,10 @@ def test_from_the_command_line(hundred, home, python):
     program = "import sys; sys.argv = ['paraschut', 'report', 'last', '-o', 'r.html']; from paraschut.__main__ import main; main()"
     assert python(program, check=False).stdout == "Wrote r.html\n"
     assert (home / "r.html").is_file()
+
+
+def test_hosts_are_in_the_order_that_people_expect():
+    from paraschut.runs import by_host
+
+    runs = [ran(0, host=name) for name in ("node10", "node9", "", "gpu2", "node1")]
+    assert list(by_host(runs)) == ["", "gpu2", "node1", "node9", "node10"]
