@@ -19,7 +19,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Peers that can be had are measured in the same run; without a network, they are left out with a word.
 bench: $(VENV)/.demo
+	-@test -d $(VENV)/peers || { $(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip install \
+	  --quiet --disable-pip-version-check psij-python; } || rm -rf $(VENV)/peers
 	$(BIN)/python -m bench
 
 # What the README, the docstrings and the notebook show is executed.
@@ -35,6 +38,7 @@ browser: $(VENV)/.test
 clusters:
 	PARASCHUT_SLURM_ACCOUNTING=1 $(PYTHON) tests/clusters/slurm.py install
 	$(PYTHON) tests/clusters/sge.py install
+	PYTHONPATH=tests/clusters $(PYTHON) -c 'import machine; machine.install("task-spooler")'
 	$(PYTHON) tests/clusters/slurm.py start
 	$(PYTHON) tests/clusters/sge.py start
 	@echo 'Now make test tries both. To use one yourself, type'

@@ -84,14 +84,22 @@ def counted(name: str, count: int) -> int:
 
 
 def bare(name: str, count: int) -> float:
-    """Return the seconds of the least there is to do: one transaction, one command for each thousand."""
+    """Return the seconds of the least there is to do.
+
+    That is one transaction which reads what the jobs are, marks them, and writes down an attempt of each, to be found
+    by its submission; and one command for each thousand.
+    """
     with scratch():
         db = sqlite3.connect("plain.db", isolation_level=None)
         db.execute("PRAGMA synchronous=FULL")
         db.execute(
             "CREATE TABLE job (BatchID INT, JobIndex INT, state, metadata, PRIMARY KEY (BatchID, JobIndex))"
         )
-        db.execute("CREATE TABLE attempt (BatchID INT, JobIndex INT, n INT, task INT, submitted REAL)")
+        db.execute(
+            "CREATE TABLE attempt (BatchID INT, JobIndex INT, n INT, token TEXT, task INT, submitted REAL, "
+            "PRIMARY KEY (BatchID, JobIndex, n))"
+        )
+        db.execute("CREATE INDEX of_token ON attempt (token, task)")
         db.execute("BEGIN")
         db.executemany(
             "INSERT INTO job VALUES (?, ?, 'init', ?)",
@@ -103,10 +111,13 @@ def bare(name: str, count: int) -> float:
         def submit() -> None:
             db.execute("BEGIN IMMEDIATE")
             jobs = db.execute("SELECT BatchID, JobIndex, metadata FROM job WHERE state='init'").fetchall()
+            chosen = [(batch_id, index, json.loads(text)["script"]) for batch_id, index, text in jobs]
+            mark = "UPDATE job SET state='submit' WHERE BatchID=? AND JobIndex=?"
+            db.executemany(mark, [one[:2] for one in chosen])
             db.executemany(
-                "UPDATE job SET state='submit' WHERE BatchID=? AND JobIndex=?", [j[:2] for j in jobs]
+                "INSERT INTO attempt VALUES (?, ?, 1, ?, ?, 0.0)",
+                [(*one[:2], f"{number // ARRAY:016}", number % ARRAY) for number, one in enumerate(chosen)],
             )
-            db.executemany("INSERT INTO attempt VALUES (?, ?, 1, 0, 0.0)", [j[:2] for j in jobs])
             db.execute("COMMIT")
             for _ in range(count // ARRAY):
                 subprocess.run(SUBMIT[name], check=True, capture_output=True)
