@@ -69,9 +69,9 @@ def by_host(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[str, int]]:
     # node9 comes before node10.
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def busy_share(runs: Iterable[Run], edges: Sequence[float], now: float) -> list[float]:
