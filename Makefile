@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench browser docs clusters clusters-stop clean
+.PHONY: demo test lint bench browser docs guide pictures clusters clusters-stop clean
 
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
@@ -33,6 +33,15 @@ docs: $(VENV)/.test
 browser: $(VENV)/.test
 	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+
+# The guide as a site, in build/guide.
+guide: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The pictures of the dashboard, made anew.
+pictures: browser
+	$(BIN)/python docs/pictures.py
 
 # A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:

@@ -15,7 +15,7 @@ import click
 
 from paraschut import __version__, job_cli
 from paraschut.cli_change import boost, cancel, remove, reset
-from paraschut.cli_look import history, info, log, queue, watch
+from paraschut.cli_look import history, info, log, queue, report, watch
 from paraschut.cli_parts import (
     Commands,
     Selector,
@@ -342,6 +342,7 @@ for _command in (
     log,
     info,
     history,
+    report,
     reset,
     cancel,
     remove,

@@ -300,6 +300,39 @@ def _job_text(job: Mapping[str, Any]) -> str:
 
 
 @click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    default="paraschut-report.html",
+    help="The file; default: paraschut-report.html.",
+)
+@filter_option("Only jobs that meet it.")
+@json_option
+def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json: bool) -> None:
+    """Write an HTML file about what ran, to look at.
+
+    A timeline by host, run times, what was asked for and used, throughput,
+    failures by cause, the slowest and hungriest jobs. It opens from disk. It
+    needs matplotlib: pip install "paraschut[plots]"
+
+    For example:
+
+      paraschut report last -o yeast.html
+
+    --json: an object with path.
+    """
+    from paraschut import report as report_on
+
+    path = report_on(path=output, Filter=_of_batches(selectors, condition))
+    if as_json:
+        put_json({"path": str(path)})
+    else:
+        click.echo(f"Wrote {path}")
+
+
+@click.command(cls=Verbatim)
 @click.argument("which", metavar="BATCH:JOB", type=selector)
 @json_option
 def history(which: Selector, as_json: bool) -> None:

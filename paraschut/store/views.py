@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
+from paraschut.runs import Run
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
@@ -359,6 +361,44 @@ def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[d
         .order_by(attempt.c.n)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def runs(connection: Connection, condition: ColumnElement[bool] | None = None) -> list[Run]:
+    """Return the attempts that have started."""
+    query = (
+        select(
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            func.coalesce(attempt.c.host, ""),
+            attempt.c.submitted,
+            attempt.c.started,
+            attempt.c.ended,
+            attempt.c.reason,
+            attempt.c.max_rss,
+            attempt.c.cpu,
+            attempt.c.asked,
+        )
+        .where(attempt.c.started.is_not(None))
+        .order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
+    )
+    if condition is not None:
+        query = (
+            query.join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+            .join(batch, batch.c.BatchID == job.c.BatchID)
+            .where(condition)
+        )
+    # Thousands of attempts asked for the same.
+    known: dict[str | None, tuple[Any, Any, Any]] = {None: (None, None, None)}
+    found = []
+    rows: Any = connection.execute(query).cursor
+    for row in rows:
+        asked = row[-1]
+        if asked not in known:
+            wanted = json.loads(asked)
+            known[asked] = (wanted.get("cpus"), wanted.get("mem"), wanted.get("walltime"))
+        found.append(Run._make((*row[:-1], *known[asked])))
+    return found
 
 
 # -- the file itself ------------------------------------------------------------------------------------------------
