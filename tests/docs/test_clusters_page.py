@@ -19,7 +19,7 @@ from stories import ROOT
 import paraschut as psu
 from paraschut import runtime
 from paraschut.config import load_config
-from paraschut.errors import JobError
+from paraschut.errors import JobError, SubmitError
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.slurm import _REASONS
 from paraschut.reconcile import Found, judge
@@ -41,7 +41,9 @@ def table(head):
 
 @pytest.fixture
 def configured(playground):
-    (playground / "config.toml").write_text(blocks("toml")[0], "utf-8")
+    (playground / "config.toml").write_text(
+        blocks("toml")[0].replace("[paraschut]", "[paraschut]\nqueue_age = 0.2"), "utf-8"
+    )
     yield playground
     runtime._close_desks()
     runtime._desks.clear()
@@ -128,3 +130,38 @@ def test_every_command_that_it_names_has_help(command, playground):
         [sys.executable, "-m", "paraschut", *command.split(), "--help"], capture_output=True, timeout=60
     )
     assert done.returncode == 0
+
+
+def test_a_scheduler_that_is_down_changes_nothing_and_is_told(configured, fake_slurm, capsys):
+    job = psu.get_job_template(SetID=True) | {"name": "late", "script": "true", "complete_on_exit": True}
+    psu.add_batch_to_queue(job["BatchID"], [job], set_index=True)
+    fake_slurm.set(down=True)
+    with pytest.raises(SubmitError, match="Nothing was submitted to slurm"):
+        psu.submit_jobs(Verbose=False)
+    assert states(configured) == {"init"}
+    fake_slurm.set(down=False, paused=True)
+    time.sleep(load_config().queue_age)  # the answer that there was none is shared, too
+    psu.submit_jobs(Verbose=False)
+    fake_slurm.set(down=True)
+    time.sleep(load_config().queue_age)
+    psu.get_queue()
+    printed = capsys.readouterr().out
+    assert "what became of jobs is not known" in printed
+    assert "missing: 0" in printed
+    assert states(configured) == {"submit"}
+
+
+def test_lines_for_the_scheduler_are_honoured_but_those_that_are_ours(configured, fake_slurm):
+    (configured / "job.sh").write_text(
+        "#!/bin/sh\n#SBATCH --comment=kept\n#SBATCH --output=elsewhere\n#SBATCH --job-name=other\ntrue\n"
+    )
+    fake_slurm.set(paused=True)
+    job = psu.get_job_template(SetID=True) | {"name": "mine", "script": "job.sh", "complete_on_exit": True}
+    psu.add_batch_to_queue(job["BatchID"], [job], set_index=True)
+    psu.submit_jobs(Verbose=False)
+    [script] = (configured / "jobs" / "submissions").glob("*/script.sh")
+    lines = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert lines == ["#SBATCH --comment=kept"]
+    assert psu.qdel_batch(job["BatchID"]) == 1
+    assert states(configured) == {"held"}
+    assert [call["command"] for call in fake_slurm.calls()].count("scancel") == 2
