@@ -86,11 +86,13 @@ class ClusterJobExecutor(JobExecutor):
     ids_come_late: ClassVar[bool] = True
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
-    #: What lines for the scheduler begin with, and the options in them that are ours to say.
+    #: What lines for the scheduler begin with, and the options in them that are ours to say; a colon: has a value.
     prefix: ClassVar[str]
-    ours: ClassVar[tuple[str, ...]]
-    #: Flags that say who pays and where: a closer gets them too, each with its value.
-    account_flags: ClassVar[tuple[str, ...]]
+    ours: ClassVar[frozenset[str]]
+    #: Flags that say who pays and where: a closer gets them too.
+    account_flags: ClassVar[frozenset[str]]
+    #: Whether an option of one letter may have its value right behind it.
+    joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
     find_task: ClassVar[str]
     #: Tasks of a job array.
@@ -139,25 +141,39 @@ class ClusterJobExecutor(JobExecutor):
             The numbers of a job array's tasks; None for a plain job.
         """
 
-    @abstractmethod
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
-        """Return the command that submits a script that starts when jobs have ended in whatever way."""
+        """Return the command that submits a script that starts when jobs have ended in whatever way.
 
-    @abstractmethod
+        A subclass whose scheduler cannot hold a job for that long leaves this out: there are no closers then, and
+        what does not submit the next jobs itself goes on with the next pass.
+        """
+        del path, name, after
+        raise ExecutorError(f"{self.name} cannot hold a job until others have ended.")
+
     def id_of(self, printed: str, *, array: bool) -> str:
-        """Return the id from what the submission printed; with ``#`` for the number of a task. Raise ValueError."""
+        """Return the id from what the submission printed; with ``#`` for the number of a task. Raise ValueError.
 
-    @abstractmethod
+        Unless a subclass says otherwise, it prints just that.
+        """
+        if array or len(printed.split()) != 1:
+            raise ValueError(printed)
+        return printed.strip()
+
     def refusal(self, answer: Answer) -> type[ExecutorError]:
-        """Return what a submission that failed means: refused, too many, unreachable; or ExecutorError: nobody knows."""
+        """Return what a submission that failed means: refused, too many, unreachable; or ExecutorError: nobody knows.
 
-    @abstractmethod
+        Unless a subclass says otherwise, nobody knows, and the next passes look for it in the queue.
+        """
+        del answer
+        return ExecutorError
+
     def job_of(self, cluster_id: str) -> str:
-        """Return the id of the job in the queue from that of a submission, or of a task."""
+        """Return the id of the job in the queue from that of a submission, or of a task; the same without arrays."""
+        return cluster_id
 
-    @abstractmethod
     def pattern_of(self, task_id: str) -> str:
-        """Return the id of a submission from that of one of its tasks."""
+        """Return the id of a submission from that of one of its tasks; the same without arrays."""
+        return task_id
 
     @abstractmethod
     def ask(self) -> list[Row]:
@@ -167,13 +183,20 @@ class ClusterJobExecutor(JobExecutor):
     def delete_ids(self, ids: Sequence[str]) -> list[str]:
         """Return the command that deletes jobs or tasks."""
 
-    @abstractmethod
     def task_ids(self, cluster_id: str, tasks: Sequence[int]) -> list[str]:
-        """Return the words that name tasks of a submission to the command that deletes."""
+        """Return the words that name tasks of a submission to the command that deletes; its id without arrays."""
+        del tasks
+        return [cluster_id]
 
-    @abstractmethod
     def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
         """Return what the scheduler knows of tasks that have ended, from its queue, accounting and logs."""
+        del cluster_id, tasks, folder
+        return {}
+
+    def qstat(self, cluster_id: str) -> dict[str, Any]:
+        """Return what the scheduler says of one task; unless a subclass knows more, its line in the queue."""
+        found = Queue(time.time(), self.ask()).tasks(self.job_of(cluster_id))
+        return found[-1]._asdict() if -1 in found else {}
 
     # -- handing over -------------------------------------------------------------------------------------------
 
@@ -200,12 +223,15 @@ class ClusterJobExecutor(JobExecutor):
         """Return the keys of a job's resources that mean nothing to this scheduler."""
         return [key for key in other_keys(job.get("resources")) if key in PBS_KEYS]
 
-    def shape(self, job: Mapping[str, Any]) -> Hashable:
-        """Return the flags of a job; and its batch, where a closer is to carry that on."""
-        return (job["BatchID"] if self.carries(job) else None, self._flags_of_job(job))
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what a job asks for; and its batch, where a closer is to carry that on."""
+        # The same dict is given to all that ask for the same.
+        return (batch_id if self.carries(job) else None, id(asked))
 
     def carries(self, job: Mapping[str, Any]) -> bool:
-        """Return whether somebody else must go on when a job has ended, because it does not do so itself."""
+        """Return whether a closer must go on when a job has ended, because it does not do so itself."""
+        if type(self).closer_command is ClusterJobExecutor.closer_command:
+            return False
         retries = job.get("retries")
         return bool(job.get("complete_on_exit") or (self.retries if retries is None else retries))
 
@@ -244,7 +270,15 @@ class ClusterJobExecutor(JobExecutor):
     def _directives(self, task: Task) -> tuple[str, ...]:
         if task.source is None:
             return ()
-        return cluster_script.directives_of(task.source, self.prefix, self.ours)
+        return cluster_script.directives_of(task.source, self.prefix, self.ours, joined=self.joined)
+
+    def _directive_words(self, task: Task) -> Iterable[str]:
+        for line in self._directives(task):
+            text = line.removeprefix(self.prefix)
+            try:
+                yield from shlex.split(text)
+            except ValueError:  # a quote that is alone
+                yield from text.split()
 
     def submit(self, submission: Submission) -> str:
         """Hand tasks over, as one job array or as a plain job; return the scheduler's id."""
@@ -289,8 +323,9 @@ class ClusterJobExecutor(JobExecutor):
         """Write what goes on with a batch, and with which flags it is submitted; whoever sends it reads that."""
         first = submission.tasks[0]
         folder = os.path.abspath(submission.folder)
-        theirs = " ".join([*self._directives(first), *words_of(first.options), *self.options])
-        flags = [*self.resource_flags(first.queue or self.queue, {}), *_picked(theirs, self.account_flags)]
+        theirs = [*self._directive_words(first), *self.options, *words_of(first.options)]
+        account, _ = cluster_script.picked(theirs, self.account_flags, joined=self.joined)
+        flags = [*self.resource_flags(first.queue or self.queue, {}), *account]
         run = [sys.executable, "-m", "paraschut.closer", submission.index, str(submission.carries)]
         log = shlex.quote(os.path.join(os.path.dirname(folder), "closers.log"))
         lines = [
@@ -301,8 +336,10 @@ class ClusterJobExecutor(JobExecutor):
             f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
         ]
         text = "\n".join(lines) + "\n"
-        script.write_beside(os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700)
-        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode())
+        script.write_beside(
+            os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700, sync=False
+        )
+        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode(), sync=False)
 
     def submit_closer(self, submissions: Sequence[Submission]) -> str:
         """Submit the small job that goes on with a batch when submissions of it have ended; return its id.
@@ -430,13 +467,3 @@ def name_of(label: str, token: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", label).strip("_")[:_LABEL]
     return f"{plain if plain[:1].isalpha() else f'j{plain}'}.{token}"
-
-
-def _picked(text: str, flags: Sequence[str]) -> Iterable[str]:
-    words = shlex.split(text, comments=False)
-    for place, word in enumerate(words):
-        flag, joined, _ = word.partition("=")
-        if flag in flags:
-            yield word
-            if not joined and place + 1 < len(words):
-                yield words[place + 1]

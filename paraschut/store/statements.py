@@ -282,7 +282,8 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
         .values(
             started=func.coalesce(attempt.c.started, P("started")),
-            ended=P("ended"),
+            # Shells write whole seconds, and machines have clocks of their own.
+            ended=func.max(P("ended"), func.coalesce(attempt.c.started, P("started"), P("ended"))),
             code=P("code"),
             signal=P("signal"),
             reason=func.coalesce(attempt.c.reason, P("reason")),
@@ -384,6 +385,11 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.reason,
             attempt.c.token,
             attempt.c.process,
+        )
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .where(_THIS_ATTEMPT),
+        "call_state": select(
+            job.c.state, job.c.attempt, job.c.ending, attempt.c.cancelled, attempt.c.ended, attempt.c.reason
         )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .where(_THIS_ATTEMPT),

@@ -71,7 +71,7 @@ UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."Batc
 -- job_end_proved
 UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
 -- attempt_ends
-UPDATE attempt SET started=coalesce(attempt.started, :started), ended=:ended, code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+UPDATE attempt SET started=coalesce(attempt.started, :started), ended=max(:ended, coalesce(attempt.started, :started, :ended)), code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- attempt_reason
 UPDATE attempt SET reason=:reason WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.reason IS NULL;
 -- submission_of
@@ -96,6 +96,8 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
 SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- call_state
+SELECT job.state, job.attempt, job.ending, attempt.cancelled, attempt.ended, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
 UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
 -- job_awaits_end

@@ -46,6 +46,7 @@ policies = st.builds(
     mem_limit=st.just(0) | sizes,
     walltime_factor=st.floats(1, 4),
     walltime_limit=st.just(0.0) | times,
+    pause=st.floats(0, 3600),
 )
 
 
