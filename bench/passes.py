@@ -14,6 +14,7 @@ from unittest import mock
 
 import paraschut as psu
 from bench.common import (
+    BATCH,
     Row,
     index_of,
     interleave,
@@ -29,8 +30,6 @@ from bench.common import (
 from paraschut.command import job_variables
 from paraschut.executors.file import FileJobExecutor
 from paraschut.process import boot_id, start_ticks
-
-BATCH = 20260101000000
 
 
 def submitted(count: int) -> float:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         get_job_template,
         load_data,
     )
+    from paraschut.reporting import plot_resources, plot_timeline, report
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
     from paraschut.submitter import periodic_submitter
@@ -106,12 +107,15 @@ __all__ = [
     "periodic_submitter",
     "persist",
     "persist_map",
+    "plot_resources",
+    "plot_timeline",
     "print_log",
     "qdel_batch",
     "qdel_job",
     "readmgr",
     "remove_batch",
     "remove_batch_by_state",
+    "report",
     "set_batch_field",
     "set_complete",
     "set_job_field",
@@ -171,6 +175,7 @@ _HOMES = {
         "get_job_template",
         "load_data",
     ),
+    "reporting": ("plot_resources", "plot_timeline", "report"),
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
     "submitter": ("periodic_submitter",),

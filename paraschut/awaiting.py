@@ -73,6 +73,8 @@ class Watch:
         self._next_stopped = 0.0
         self._next_tend = 0.0
         self._strikes = 0
+        #: Whether the index has a write-ahead log; None: not known now.
+        self._log: bool | None = None
         _mind_forks()
         _watches.add(self)
 
@@ -87,6 +89,7 @@ class Watch:
         """Let go of the index."""
         with self.lock:
             self.desk.close()
+            self._log = None
 
     def one(self, job_index: int) -> tuple[Standing, Ending | None]:
         """Return where a job stands, and how it ended if it did.
@@ -144,8 +147,13 @@ class Watch:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    def until(self, look: Callable[[], _T | None], timeout: float | None = None) -> _T | None:
-        """Wait until ``look`` gives something; None if it does not within ``timeout`` seconds."""
+    def until(
+        self, look: Callable[[], _T | None], timeout: float | None = None, least: float = 0.0
+    ) -> _T | None:
+        """Wait until ``look`` gives something; None if it does not within ``timeout`` seconds.
+
+        ``least``: seconds between two looks at least, where many jobs end and each look is dear.
+        """
         began = time.monotonic()
         try:
             while True:
@@ -155,14 +163,10 @@ class Watch:
                 waited = time.monotonic() - began
                 if timeout is not None and waited >= timeout:
                     return None
-                self.pause(waited, None if timeout is None else timeout - waited)
+                seconds = max(self.rest(waited), least)
+                time.sleep(seconds if timeout is None else max(0.0, min(seconds, timeout - waited)))
         finally:
             self.close()
-
-    def pause(self, waited: float, at_most: float | None = None) -> None:
-        """Sleep until it is time to look again; keep the jobs going meanwhile."""
-        seconds = self.rest(waited)
-        time.sleep(seconds if at_most is None else max(0.0, min(seconds, at_most)))
 
     def rest(self, waited: float) -> float:
         """Return the seconds until it is time to look again; keep the jobs going meanwhile.
@@ -172,7 +176,9 @@ class Watch:
         ExecutorError, StoreBusyError
             If they could not be kept going several times in a row.
         """
-        log = self.read(lambda db: pickles.limit_of(db.connection)) == pickles.SMALL
+        if self._log is None:
+            self._log = self.read(lambda db: pickles.limit_of(db.connection)) == pickles.SMALL
+        log = self._log
         self._keep_going(TEND_LOCAL if log else TEND_CLUSTER)
         least, most = PAUSES_LOG if log else PAUSES_ROLLBACK
         seconds = min(most, max(least, waited / 20))

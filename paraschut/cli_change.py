@@ -15,6 +15,7 @@ from paraschut.cli_parts import (
     choose,
     filter_option,
     in_states,
+    in_these_states,
     jobs_and_batches,
     jobs_of,
     json_option,
@@ -24,6 +25,7 @@ from paraschut.cli_parts import (
     put_json,
     selector,
     selectors_argument,
+    states_option,
     whole,
     yes_option,
 )
@@ -57,11 +59,18 @@ def _indices(chosen: Sequence[Chosen]) -> dict[str, list[int]]:
 @selectors_argument(selector, "[SELECTOR]...")
 @click.option("--state", metavar="STATE", default="init", help="The new state; default: init.")
 @click.option("--all-states", is_flag=True, help="Also jobs that are complete or collected.")
+@states_option()
 @filter_option("Only jobs that meet it.")
 @yes_option
 @json_option
 def reset(
-    selectors: tuple[Selector, ...], state: str, all_states: bool, condition: str, yes: bool, as_json: bool
+    selectors: tuple[Selector, ...],
+    state: str,
+    all_states: bool,
+    only: tuple[str, ...],
+    condition: str,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Set jobs back to 'init', to be submitted again.
 
@@ -71,13 +80,14 @@ def reset(
     For example:
 
       paraschut reset 20260101000000:1,3-8
-      paraschut reset last --filter 'failure IS NOT NULL' --yes
+      paraschut reset last --in missing --yes
 
     --json: an object with count (how many jobs were changed), state, and jobs
     (those that were chosen: an object of BatchID to a list of JobIndex).
     """
     from paraschut import set_batch_field
 
+    condition = in_these_states(condition, only)
     selectors = _refuse_nothing(selectors, condition, "--filter")
     left_alone = [state] if all_states else [*_FINISHED, state]
     with open_index() as store:
@@ -98,10 +108,18 @@ def reset(
     default="held",
     help="What becomes of the jobs: held, the default, so that nothing sends them again, or init.",
 )
+@states_option()
 @filter_option("Only jobs that meet it.")
 @yes_option
 @json_option
-def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: bool, as_json: bool) -> None:
+def cancel(
+    selectors: tuple[Selector, ...],
+    state: str,
+    only: tuple[str, ...],
+    condition: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Take jobs off the queue, running ones too.
 
     They are held back, and nothing sends them again until "paraschut reset" is
@@ -116,6 +134,7 @@ def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: boo
     """
     from paraschut import qdel_batch
 
+    condition = in_these_states(condition, only)
     selectors = _refuse_nothing(selectors, condition, "--filter")
     with open_index() as store:
         chosen = in_states(

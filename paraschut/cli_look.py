@@ -13,6 +13,7 @@ from paraschut.cli_parts import (
     Verbatim,
     choose,
     filter_option,
+    in_these_states,
     json_option,
     named,
     one_job,
@@ -21,6 +22,7 @@ from paraschut.cli_parts import (
     put_json,
     selector,
     selectors_argument,
+    states_option,
     whole,
 )
 from paraschut.errors import JobError, NotFoundError
@@ -157,6 +159,7 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
 @click.option(
     "--follow", "-f", is_flag=True, help="Go on as the jobs write, until they have ended or Ctrl-C."
 )
+@states_option()
 @filter_option("Only jobs that meet it.")
 def log(
     which: Selector,
@@ -168,6 +171,7 @@ def log(
     regex: str | None,
     wanted: str | None,
     follow: bool,
+    only: tuple[str, ...],
     condition: str,
 ) -> None:
     """Print what jobs wrote, also while they run.
@@ -186,6 +190,7 @@ def log(
     """
     from paraschut import print_log
 
+    condition = in_these_states(condition, only)
     if attempt == 0:
         raise click.UsageError("--attempt counts from 1, or backwards from -1: there is no attempt 0.")
     parts = {"--lines": lines, "--head": head, "--range": span}
@@ -292,6 +297,39 @@ def _job_text(job: Mapping[str, Any]) -> str:
     return "\n".join(
         f"{clean(field):<{width}}  {clean(job_cli.plain_text(job[field]))}".rstrip() for field in job
     )
+
+
+@click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    default="paraschut-report.html",
+    help="The file; default: paraschut-report.html.",
+)
+@filter_option("Only jobs that meet it.")
+@json_option
+def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json: bool) -> None:
+    """Write an HTML file about what ran, to look at.
+
+    A timeline by host, run times, what was asked for and used, throughput,
+    failures by cause, the slowest and hungriest jobs. It opens from disk. It
+    needs matplotlib: pip install "paraschut[plots]"
+
+    For example:
+
+      paraschut report last -o yeast.html
+
+    --json: an object with path.
+    """
+    from paraschut import report as report_on
+
+    path = report_on(path=output, Filter=_of_batches(selectors, condition))
+    if as_json:
+        put_json({"path": str(path)})
+    else:
+        click.echo(f"Wrote {path}")
 
 
 @click.command(cls=Verbatim)

@@ -83,6 +83,8 @@ class Config:
         Seconds for which an answer of the scheduler's queue is shared.
     retries : int
         How often a job that ended badly is tried again, where the job does not say so.
+    retry_pause : float
+        Seconds before the first new try; each further pause is twice as long, up to an hour.
     retry_mem_factor, retry_mem_limit : float, int
         What more memory a job asks for after it ran out of it, and bytes that this never exceeds; 0 is no limit.
     retry_walltime_factor, retry_walltime_limit : float
@@ -115,6 +117,7 @@ class Config:
     command_timeout: float = 60.0
     queue_age: float = 5.0
     retries: int = 0
+    retry_pause: float = 10.0
     retry_mem_factor: float = 2.0
     retry_mem_limit: int = 0
     retry_walltime_factor: float = 2.0

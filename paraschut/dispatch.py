@@ -373,6 +373,7 @@ def _keep_agent(store: Store, config: Config) -> None:
         db = store.statements(connection)
         host = host_name()
         needed = any(db.row(name, host=host) is not None for name in ("any_waiting", "any_running"))
+        needed |= db.run("next_begin", now=time.time(), executor="local").fetchone() != (None,)
     if needed:
         executor_of("local", config).submit(folding.bare(store, ""))
 

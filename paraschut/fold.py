@@ -201,7 +201,7 @@ def settle_claim(
         return  # the scheduler's command outlived who had started it
     found = executor.find(bare(store, one.token))
     if found is not None:
-        store.record(one.token, found, time.time())
+        store.record({one.token: found}, time.time())
         return
     if waits and one.host != host_name():
         # A command on another machine may be slower than all that wait for it: look twice.

@@ -26,7 +26,7 @@ from paraschut.errors import (
     StoreError,
     SubmitError,
 )
-from paraschut.executors.base import JobExecutor, executor_of
+from paraschut.executors.base import JobExecutor, executor_of, on_other_hosts
 from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.process import host_name
@@ -268,7 +268,7 @@ class Maker:
         added = [self.job(number, 0 if number == last else 1) for number in numbers]
         tell = self.telling(kind, payloads, about, new=new)
         try:
-            with Store.of(self.config, create=True) as store:
+            with Store.of(self.config, create=True, other_hosts=on_other_hosts(self.config)) as store:
                 store.add(
                     {self.batch_id: added},
                     time.time(),

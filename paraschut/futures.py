@@ -21,7 +21,7 @@ from paraschut.awaiting import Ending, Watch
 from paraschut.config import load_config
 from paraschut.dispatch import add_and_submit
 from paraschut.errors import JobError, ParaschutError
-from paraschut.executors.base import JobExecutor
+from paraschut.executors.base import JobExecutor, on_other_hosts
 from paraschut.functions import Maker, unpicklable, unwritable
 from paraschut.mapping import deadline_of, workers_of
 from paraschut.store import calls, pickles
@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 _MOST = 1000
 #: Seconds after the last call for which the index is held open.
 _LINGER = 1.0
+#: Calls from which on results are looked for every so many seconds, so that many come at once.
+_CROWD, _LEAST = 20, 0.005
 
 
 class BatchExecutor(StandardExecutor):
@@ -360,6 +362,8 @@ class _Feed:
                 self._last_event = time.monotonic()
                 self._tell(ending)
             seconds = self._watch.rest(time.monotonic() - self._last_event) if self._futures else None
+            if seconds is not None and len(self._futures) > _CROWD:
+                seconds = max(seconds, _LEAST)
         except ParaschutError as error:
             self._fail(error)
             return True
@@ -388,7 +392,7 @@ class _Feed:
                 shared, self._shared = self._shared, []
             maker = self.maker
             if self._store is None:
-                self._store = Store.of(maker.config, create=True)
+                self._store = Store.of(maker.config, create=True, other_hosts=on_other_hosts(maker.config))
             tell = maker.telling("executor", [*shared, *new], None, new=not self._added)
             group = [maker.job(payload.number) for payload in new]
             add_and_submit(

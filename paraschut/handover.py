@@ -23,6 +23,9 @@ from paraschut.retry import Policy, kept_policy
 from paraschut.store import views
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
+#: Seconds for which what was submitted may wait to be recorded together with what comes next.
+_UNRECORDED = 0.5
+
 
 @dataclass(slots=True)
 class Handed:
@@ -97,6 +100,7 @@ def _policy(config: Config, executor: JobExecutor) -> Policy:
         min(limits, default=0),
         config.retry_walltime_factor,
         config.retry_walltime_limit,
+        config.retry_pause,
     )
 
 
@@ -124,14 +128,18 @@ def hand_over(
     desk = _Desk(store, config, executor, environment, done)
     if isinstance(executor, ClusterJobExecutor):
         done.notes.extend(_ignored(executor, claim.jobs))
-    for _, group in groupby(claim.jobs, key=attrgetter("token")):
-        desk.hand(list(group))
+    try:
+        for _, group in groupby(claim.jobs, key=attrgetter("token")):
+            desk.hand(list(group))
+    finally:
+        desk.record()
     desk.carry_on()
     return done
 
 
 def _ignored(executor: ClusterJobExecutor, claimed: Sequence[Claimed]) -> list[str]:
-    keys = sorted({key for one in claimed for key in executor.ignored(one.fields)})
+    asked = {repr(one.fields.get("resources")): one.fields for one in claimed}
+    keys = sorted({key for fields in asked.values() for key in executor.ignored(fields)})
     if not keys:
         return []
     return [f"{executor.name} has no {', '.join(keys)}: what resources say of that is ignored"]
@@ -157,6 +165,9 @@ class _Desk:
         #: By batch: what a closer has to wait for.
         self.carried: dict[int, list[Submission]] = {}
         self.touched = time.time()
+        #: What was submitted and is to be recorded, with the jobs.
+        self.submitted: list[tuple[Submission, list[Claimed]]] = []
+        self.recorded = time.time()
         self._commands: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def hand(self, claimed: list[Claimed]) -> None:
@@ -181,6 +192,7 @@ class _Desk:
             return
         # Long after the claim, others may take its owner for silent.
         if time.time() - self.touched > self.config.command_timeout / 4:
+            self.record()
             self.touched = time.time()
             if not self.store.renew(token, self.touched):
                 return
@@ -188,13 +200,24 @@ class _Desk:
         known_as = self._submit(submission, claimed)
         if known_as is None:
             return
-        submission = replace(submission, cluster_id=known_as)
-        if not self.store.record(token, known_as, time.time()):
-            self.executor.delete(submission, [one.task for one in claimed])
+        self.submitted.append((replace(submission, cluster_id=known_as), claimed))
+        if time.time() - self.recorded > _UNRECORDED:
+            self.record()
+
+    def record(self) -> None:
+        """Record what was submitted; what others have given back meanwhile is deleted again."""
+        submitted, self.submitted, self.recorded = self.submitted, [], time.time()
+        if not submitted:
             return
-        if submission.carries is not None:
-            self.carried.setdefault(submission.carries, []).append(submission)
-        self.done.jobs.extend(claimed)
+        ids = {submission.token: submission.cluster_id for submission, _ in submitted}
+        recorded = self.store.record(ids, time.time())
+        for submission, claimed in submitted:
+            if submission.token not in recorded:
+                self.executor.delete(submission, [one.task for one in claimed])
+                continue
+            if submission.carries is not None:
+                self.carried.setdefault(submission.carries, []).append(submission)
+            self.done.jobs.extend(claimed)
 
     def _submit(self, submission: Submission, claimed: list[Claimed]) -> str | None:
         """Return the id that the executor gave; None if it was refused, or is not known to have happened."""
@@ -291,5 +314,5 @@ class _Desk:
             resources={**self.executor.resources, **(fields.get("resources") or {})},
             options=fields.get("options"),
             queue=fields.get("queue"),
-            source=None if command[-1] == script and "-c" in command else command[-1],
+            source=None if "-c" in command and command[-1] == script else command[-1],
         )

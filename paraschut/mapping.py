@@ -29,6 +29,9 @@ AUTO_WAIT = 2.0
 #: Jobs for each worker that "auto" leaves at least, so that all of them end at about the same time.
 AUTO_SHARE = 4
 
+#: Seconds between two looks for results at least, so that many come at once.
+_LEAST = 0.01
+
 _RAISE: Any = object()
 
 
@@ -453,7 +456,7 @@ class FunctionMap:
         waiting = set(self._call_jobs())
         with bar(self.layout.total, self.name, progress) as show:
             while waiting:
-                found = self._watch.until(lambda: self._look() or None, left())
+                found = self._watch.until(lambda: self._look() or None, left(), _LEAST)
                 if found is None:
                     return
                 for job in sorted(found.keys() & waiting):

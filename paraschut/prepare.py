@@ -15,6 +15,7 @@ from paraschut import job as jobs
 from paraschut.bulk import Checker
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
+from paraschut.executors.base import on_other_hosts
 from paraschut.paths import Paths, absolute
 from paraschut.resources import needs_of
 from paraschut.scripts import is_file, script_path, text_of, write
@@ -54,7 +55,7 @@ def new_batch_id(config: Config) -> int:
     """Reserve a BatchID."""
     now = time.time()
     wanted = int(datetime.fromtimestamp(now, UTC).strftime(_STAMP))
-    with Store.of(config, create=True) as store:
+    with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
         return store.reserve(wanted, _next_second, now)
 
 
@@ -273,7 +274,7 @@ def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bo
         batches: dict[int, list[Mapping[str, Any]]] = {}
         for one in ready:
             batches.setdefault(int(one["BatchID"]), []).append(one)
-        with Store.of(config, create=True) as store:
+        with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
             store.add(batches, time.time(), workdir, new=new)
     except BaseException:
         for path in made:

@@ -66,6 +66,7 @@ font-variant-numeric:tabular-nums;text-align:left}}
 [data-jp-theme-light=false] .psu,.vscode-dark .psu,html[theme=dark] .psu{{{_DARK};color-scheme:dark}}
 .psu details{{margin:0;padding:0;border:0}}
 .psu>details{{border-bottom:1px solid var(--psu-line)}}
+.psu>details:last-child{{border:0}}
 .psu summary{{cursor:pointer;list-style:none}}
 .psu summary::-webkit-details-marker{{display:none}}
 .psu summary:focus-visible{{outline:2px solid var(--psu-run);outline-offset:1px;border-radius:4px}}
@@ -86,7 +87,7 @@ border-left:5px solid var(--psu-soft);transform-origin:2px 50%;transition:transf
 .psu .psu-body{{padding:0 0 10px 17px}}
 .psu table.psu-t{{width:auto;margin:0;border:0;border-collapse:collapse;background:none;color:inherit;font-size:13px;table-layout:auto}}
 .psu table.psu-t tr,.psu table.psu-t tr:nth-child(n):hover{{background:none}}
-.psu table.psu-t td,.psu table.psu-t th{{padding:1px 14px 1px 0;border:0;background:none;text-align:left;vertical-align:top;
+.psu table.psu-t td,.psu table.psu-t th{{padding:1px 14px 1px 0;border:0;background:none;text-align:left;vertical-align:baseline;
 font-weight:400;white-space:normal;max-width:none}}
 .psu table.psu-t th{{min-width:84px}}
 .psu table.psu-t td.psu-n{{min-width:30px;text-align:right}}
@@ -189,7 +190,8 @@ def table_html(title: str, tables: Sequence[tuple[str, Sequence[Mapping[str, obj
             f"<tr>{''.join(f'<td>{_cell(row.get(column))}</td>' for column in columns)}</tr>" for row in rows
         )
         shown = f"<table class='psu-t'><tr>{head}</tr>{lines}</table>" if rows else escaped(nothing)
-        parts.append(f"<div class='psu-body'><span class='psu-soft'>{escaped(name)}</span><br>{shown}</div>")
+        label = f"<span class='psu-soft'>{escaped(name)}</span><br>" if name else ""
+        parts.append(f"<div class='psu-body'>{label}{shown}</div>")
     return f"{''.join(parts)}</div>"
 
 

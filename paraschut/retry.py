@@ -18,6 +18,8 @@ OUT_OF_MEMORY, TIME_LIMIT = "out of memory", "time limit"
 BLAMELESS = ("node failure", "preempted")
 #: Somebody wanted it so.
 CANCELLED = "cancelled"
+#: Seconds that no pause exceeds.
+LONGEST_PAUSE = 3600.0
 
 #: Keys of ``resources`` that bound memory and time, of all schedulers.
 MEMORY_KEYS = (
@@ -43,6 +45,8 @@ class Policy(NamedTuple):
         Bytes that are never exceeded by that; 0: none.
     walltime_limit : float
         Seconds that are never exceeded by that; 0: none.
+    pause : float
+        Seconds before the first new try; twice as many before the next one, and so on.
     """
 
     retries: int = 0
@@ -50,6 +54,7 @@ class Policy(NamedTuple):
     mem_limit: int = 0
     walltime_factor: float = 2.0
     walltime_limit: float = 0.0
+    pause: float = 0.0
 
 
 class Again(NamedTuple):
@@ -61,13 +66,18 @@ class Again(NamedTuple):
         Whether it is one of those that the job has.
     raised : dict[str, Any]
         What it asks for from now on, in place of what it did.
+    pause : float
+        Seconds before that.
     """
 
     counts: bool
     raised: dict[str, Any]
+    pause: float = 0.0
 
 
-def next_try(reason: str, asked: Mapping[str, Any], allowed: int, done: int, policy: Policy) -> Again | None:
+def next_try(
+    reason: str, asked: Mapping[str, Any], allowed: int, done: int, policy: Policy, *, spared: int = 0
+) -> Again | None:
     """Return how a job that ended badly is tried again; None if it is not.
 
     Parameters
@@ -80,18 +90,21 @@ def next_try(reason: str, asked: Mapping[str, Any], allowed: int, done: int, pol
         How often the job is tried again.
     done : int
         How often it was already, where that counted.
+    spared : int
+        How often it was where that did not count.
 
     Examples
     --------
-    >>> next_try("out of memory", {"mem": 1 << 30, "walltime": 60.0}, 3, 0, Policy())
-    Again(counts=True, raised={'mem': 2147483648})
+    >>> next_try("out of memory", {"mem": 1 << 30, "walltime": 60.0}, 3, 1, Policy(pause=10))
+    Again(counts=True, raised={'mem': 2147483648}, pause=20.0)
     >>> next_try("exit code 1", {"mem": 1 << 30}, 3, 3, Policy()) is None
     True
     """
     if allowed <= 0 or reason == CANCELLED:
         return None
+    pause = min(policy.pause * 2.0 ** min(done + spared, 60), LONGEST_PAUSE)
     if reason.startswith(BLAMELESS):
-        return Again(counts=False, raised={})
+        return Again(counts=False, raised={}, pause=pause)
     if done >= allowed:
         return None
     if reason == OUT_OF_MEMORY:
@@ -100,7 +113,7 @@ def next_try(reason: str, asked: Mapping[str, Any], allowed: int, done: int, pol
         raised = _raised(asked, TIME_KEYS, "walltime", policy.walltime_factor, policy.walltime_limit)
     else:
         raised = {}
-    return Again(counts=True, raised=raised)
+    return Again(counts=True, raised=raised, pause=pause)
 
 
 def _raised(

@@ -375,7 +375,7 @@ def _keep_summary(desk: _Desk, key: Key, name: str) -> None:
 
 def _submit_next(desk: _Desk) -> None:
     def any_ready(db: Statements) -> bool:
-        limits = {head["max_jobs"] for head in db.rows("heads")}
+        limits = {head["max_jobs"] for head in db.rows("heads", now=time.time())}
         if not limits:
             return False
         (active,) = db.run("active_count").fetchone()

@@ -78,6 +78,8 @@ class Agent:
         self._idle_since = time.monotonic()
         self._look = True
         self._pass_wanted = True
+        #: When the pause of the next job that is tried again ends; None if none waits for that.
+        self._begin: float | None = None
         self._ear = ear.Ear(self.index, self.crew.selector)
         self._lock = -1
         self._orphans: list[str] = []
@@ -232,6 +234,7 @@ class Agent:
                 self._judge_dead(db, gone & self.running.keys())
             self._heed_cancelled(db)
             waiting = self._take_waiting(db, starts)
+            self._await_begin(db)
         for running, spec in starts:
             running.wrapper.send(spec)
         spool.unlink(self.paths, events)
@@ -240,12 +243,19 @@ class Agent:
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)
         self._look = False
         self._go_on(waiting)
-        if self.running or waiting:
+        if self.running or waiting or self._begin is not None:
             self._idle_since = time.monotonic()
+        if self.running or waiting:
             return True
         self.crew.clear_ends()
         self._let_go()
         return time.monotonic() - self._idle_since < LINGER or not self._may_leave()
+
+    def _await_begin(self, db: Statements) -> None:
+        """Look when the next pause ends, and whether one has."""
+        now = time.time()
+        self._pass_wanted |= self._begin is not None and self._begin <= now
+        (self._begin,) = db.run("next_begin", now=now, executor="local").fetchone()
 
     def _drain(self) -> None:
         for told in self._ear.heard():
@@ -384,8 +394,9 @@ class Agent:
         self._pass_wanted = False
         from paraschut.agent.passes import pass_is_due
 
+        usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
         with self._writing() as db:
-            due = pass_is_due(db, int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")), idle=not waiting)
+            due = pass_is_due(db, usual, time.time(), idle=not waiting)
         made = 0
         if due:
             from paraschut.dispatch import go_on
@@ -407,7 +418,8 @@ class Agent:
         """
         self._ear.close()
         with self._writing() as db:
-            if db.row("any_waiting", host=self.host) is None:
+            self._await_begin(db)
+            if self._begin is None and db.row("any_waiting", host=self.host) is None:
                 db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
                 return True
         self._ear.open()
@@ -418,6 +430,8 @@ class Agent:
             return 0.0
         now = time.time()
         pause = SAFETY
+        if self._begin is not None:
+            pause = min(pause, self._begin - now)
         if self._pass_wanted:
             pause = min(pause, self._next_pass - time.monotonic())
         for running in self.running.values():

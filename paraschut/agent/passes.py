@@ -6,7 +6,7 @@ from paraschut.plan import worth_a_pass
 from paraschut.store.runtime import Statements
 
 
-def pass_is_due(db: Statements, usual: int, *, idle: bool) -> bool:
+def pass_is_due(db: Statements, usual: int, now: float, *, idle: bool) -> bool:
     """Return whether jobs of batches that were submitted before can be submitted now.
 
     Parameters
@@ -16,7 +16,7 @@ def pass_is_due(db: Statements, usual: int, *, idle: bool) -> bool:
     idle : bool
         Whether nothing waits for this machine: then any job is worth a pass.
     """
-    heads = [row for row in db.rows("heads") if row["executor"] is not None]
+    heads = [row for row in db.rows("heads", now=now) if row["executor"] is not None]
     if not heads:
         return False
     (active,) = db.run("active_count").fetchone()
@@ -31,7 +31,9 @@ def pass_is_due(db: Statements, usual: int, *, idle: bool) -> bool:
     for head, own in zip(heads, limits, strict=True):
         if own <= active:
             continue
-        (count,) = db.run("ready_count", batch_id=head["BatchID"], priority=head["top"], most=room).fetchone()
+        (count,) = db.run(
+            "ready_count", batch_id=head["BatchID"], priority=head["top"], most=room, now=now
+        ).fetchone()
         eligible += count
         if eligible >= room:
             break

@@ -19,7 +19,7 @@ from paraschut.errors import NotFoundError, ParaschutError, StaleJobError, Store
 from paraschut.process import host_name
 from paraschut.store import calls
 from paraschut.store.calls import Outcome, Payload
-from paraschut.store.runtime import Ended, Key, Statements, check_current, end_attempt
+from paraschut.store.runtime import Ended, Key, Statements, check_current
 
 
 def work(channel: socket.socket, current: Current, modules: Modules) -> None:
@@ -76,6 +76,8 @@ class AtWork:
         self.environ: dict[str, str] = {}
         self.made = 0
         self._functions: dict[int, Any] = {}
+        self._shared: dict[int, Payload] = {}
+        self._mine: dict[str, str] = {}
 
     def series(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Make a call, and those that follow it; return how the last one ended."""
@@ -84,6 +86,7 @@ class AtWork:
 
         desk = _desk()
         key = Key(*spec["key"])
+        self._mine = {}
         payloads: list[Payload] | None = None
         while True:
             self.made += 1
@@ -136,22 +139,16 @@ class AtWork:
             or self.modules.edited()
         ):
             return False
-        self.current.take()
-        now = self.current.read()
-        if not now["named"]:
-            self.current.write({**now, "busy": True})
-        self.current.leave()
-        return not now["named"]
+        return self.current.moves()
 
     def _step(
         self, db: Statements, spec: dict[str, Any], key: Key, outcome: Outcome, ended: Ended
     ) -> tuple[Key, str, int, list[Payload]] | None:
         """Write down what came of a call and that it ended, and take the next if it is one of ours."""
-        calls.finish(db, key, outcome, ended.ended)
-        attempt = db.row("read_attempt", **key._asdict())
-        end_attempt(db, key, ended, outcome.summary, complete=False)
-        if attempt is None or attempt["cancelled"] is not None:
-            return None  # whoever asked for an end may be about to see to it: that must not hit the next one
+        if not calls.finish_and_end(db, key, outcome, ended):
+            # Whoever asked for an end may be about to see to it: that must not hit the next one.
+            calls.finish(db, key, outcome, ended.ended)
+            return None
         row = db.row("waiting", host=host_name(), most=1)
         about = spec["function"]
         if row is None or (row["BatchID"], row["environment"], row["asked"], row["warm"]) != (
@@ -165,11 +162,10 @@ class AtWork:
         if not db.changed("attempt_starts", **found._asdict(), now=ended.ended, process=about["process"]):
             return None
         db.run("job_runs", **found._asdict())
-        payloads = calls.read_payloads(db, found.batch_id, found.job_index)
+        payloads = calls.read_payloads(db, found.batch_id, found.job_index, self._shared)
+        self._shared = {payload.number: payload for payload in payloads if payload.number < 0}
         # Before this is committed: if we die now, the zygote must find whichever of the two we were at.
-        self.current.write(
-            {**at(list(found), row["token"], self._logs(spec, found), list(key)), "busy": True}
-        )
+        self.current.write(at(list(found), row["token"], self._logs(spec, found), list(key)))
         return found, row["token"], row["task"], payloads
 
     @staticmethod
@@ -180,12 +176,11 @@ class AtWork:
     def _become(self, spec: dict[str, Any], index: str, key: Key, token: str, task: int) -> None:
         """Be another job from now on."""
         mine = job_variables(index, *key, token, task, f"{token}.{task}")
-        os.environ.update(mine)
+        os.environ.update(mine.items() - self._mine.items())
+        self._mine = mine
         self.environ = {}
         os.chdir(spec["workdir"])
-        self.current.take()
-        self.current.write({**self.current.read(), "busy": False, "at": time.monotonic()})
-        self.current.leave()
+        self.current.moved()
 
 
 def _begin(db: Statements, key: Key) -> list[Payload]:

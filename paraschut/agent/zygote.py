@@ -89,6 +89,7 @@ class Modules:
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         own = {os.path.realpath(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
         self._installed = (*(place + os.sep for place in own), package + os.sep)
+        self._seen: set[str] = set()
         self._known: dict[str, tuple[int, int]] = {}
         self._count = 0
 
@@ -99,15 +100,16 @@ class Modules:
         self._count = len(sys.modules)
         for module in list(sys.modules.values()):
             path = getattr(module, "__file__", None)
-            if isinstance(path, str) and path not in self._known:
-                installed = path.startswith(self._installed) or os.path.realpath(path).startswith(
+            if isinstance(path, str) and path not in self._seen:
+                self._seen.add(path)
+                if not path.startswith(self._installed) and not os.path.realpath(path).startswith(
                     self._installed
-                )
-                self._known[path] = (0, 0) if installed else _stamp(path)
+                ):
+                    self._known[path] = _stamp(path)
 
     def edited(self) -> bool:
         """Return whether one of them is no longer what it was."""
-        return any(stamp != (0, 0) and _stamp(path) != stamp for path, stamp in self._known.items())
+        return any(_stamp(path) != stamp for path, stamp in self._known.items())
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -231,10 +233,13 @@ def _ended(child: int) -> dict[str, Any]:
 
 
 class Current:
-    """What a worker is at, in memory that it shares with the zygote.
+    """What a worker is at, in memory that it shares with the zygote: two flags, and which job it is.
 
-    Each changes it only while it holds a lock on it; which tells them apart, because it is one of processes.
+    The flags say that the worker is between two calls, and that the zygote gave the logs their names. Each looks at
+    them and changes its own only while it holds a lock on them, so that no log gets the name of another job.
     """
+
+    _MOVES, _NAMED, _TEXT = 0, 1, 2
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):
@@ -244,28 +249,60 @@ class Current:
 
             self.descriptor = os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
 
-    def take(self, *, wait: bool = True) -> bool:
-        """Take the lock; return whether that was possible."""
-        try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            return False
-        return True
-
-    def leave(self) -> None:
-        """Give the lock back."""
-        fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-
     def read(self) -> dict[str, Any]:
         """Return what was written last."""
-        size = int(os.pread(self.descriptor, HEADER, 0), 16)
-        found: dict[str, Any] = json.loads(os.pread(self.descriptor, size, HEADER))
+        size = int(os.pread(self.descriptor, HEADER, self._TEXT), 16)
+        found: dict[str, Any] = json.loads(os.pread(self.descriptor, size, self._TEXT + HEADER))
         return found
 
     def write(self, what: dict[str, Any]) -> None:
         """Write down what the worker is at."""
         data = json.dumps(what).encode()
-        os.pwrite(self.descriptor, b"%08x" % len(data) + data, 0)
+        os.pwrite(self.descriptor, b"%08x" % len(data) + data, self._TEXT)
+
+    def begin(self, what: dict[str, Any]) -> None:
+        """Write down what the worker will be at first."""
+        os.pwrite(self.descriptor, b"--", 0)
+        self.write(what)
+
+    def _flags(self) -> bytes:
+        return os.pread(self.descriptor, self._TEXT, 0)
+
+    def moves(self) -> bool:
+        """Say that the worker is between two calls; return whether it may take another, its logs having no name."""
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+        try:
+            if self._flags()[self._NAMED :] == b"n":
+                return False
+            os.pwrite(self.descriptor, b"m", self._MOVES)
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+        return True
+
+    def moved(self) -> None:
+        """Say that the worker is at what was written last."""
+        os.pwrite(self.descriptor, b"-", self._MOVES)
+
+    def name(self, logs: list[Log]) -> bool:
+        """Name the logs of a call that has taken a while; return whether that was done."""
+        try:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        try:
+            if self._flags()[: self._NAMED] == b"m":
+                return False
+            current = self.read()
+            if time.monotonic() - current["at"] < NAMELESS / 1000:
+                return False
+            for log, path in zip(logs, current["logs"], strict=True):
+                log.path = path
+                with contextlib.suppress(OSError):
+                    log.name()
+            os.pwrite(self.descriptor, b"n", self._NAMED)
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+        return True
 
 
 class Worker:
@@ -302,7 +339,7 @@ class Worker:
 
     def told(self, spec: dict[str, Any], logs: list[Log]) -> bool:
         """Tell it a job; return False if it is gone."""
-        self.current.write(at(spec["key"], spec["token"], spec["logs"]))
+        self.current.begin(at(spec["key"], spec["token"], spec["logs"]))
         data = json.dumps(spec).encode()
         try:
             socket.send_fds(self.channel, [b"%08x" % len(data)], [log.descriptor for log in logs])
@@ -334,28 +371,11 @@ class Worker:
                     poll.unregister(agent)
                     if launcher.lock_is_free(spec["lock"]):
                         launcher.start_agent(spec["agent"])
-                elif self._named(logs):
+                elif self.current.name(logs):
                     patience = None
         finally:
             if died >= 0:
                 os.close(died)
-
-    def _named(self, logs: list[Log]) -> bool:
-        """Name the logs of a call that has taken a while; return whether that was done."""
-        if not self.current.take(wait=False):
-            return False
-        try:
-            current = self.current.read()
-            if current["busy"] or time.monotonic() - current["at"] < NAMELESS / 1000:
-                return False
-            for log, path in zip(logs, current["logs"], strict=True):
-                log.path = path
-                with contextlib.suppress(OSError):
-                    log.name()
-            self.current.write({**current, "named": True})
-        finally:
-            self.current.leave()
-        return True
 
 
 def at(key: list[int], token: str, logs: list[str], before: list[int] | None = None) -> dict[str, Any]:
@@ -366,8 +386,6 @@ def at(key: list[int], token: str, logs: list[str], before: list[int] | None = N
         "logs": logs,
         "before": before,
         "at": time.monotonic(),
-        "busy": False,
-        "named": False,
     }
 
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from paraschut.errors import ExecutorError, JobError
 from paraschut.resources import needs_of
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from paraschut.config import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One attempt of one job, ready to be run.
 
     Attributes
@@ -197,9 +196,9 @@ class JobExecutor(ABC):
         asked = {"cpus": needs.cpus, "mem": needs.mem, "walltime": needs.walltime, "gpus": needs.gpus}
         return {key: value for key, value in asked.items() if value}
 
-    def shape(self, job: Mapping[str, Any]) -> Hashable:
-        """Return what jobs must have in common to be handed over at once; called for jobs that were ``asked``."""
-        del job
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what jobs must have in common to be handed over at once; ``asked`` is what ``asked(job)`` gave."""
+        del batch_id, job, asked
         return None
 
     def carries(self, job: Mapping[str, Any]) -> bool:
@@ -337,6 +336,14 @@ def executor_of(which: JobExecutor | str, config: Config, defaults: str | None =
         ) from error
     made.heed(config)
     return made
+
+
+def on_other_hosts(config: Config) -> bool:
+    """Return whether jobs of the configured executor run on other hosts; as far as it is known here."""
+    try:
+        return executor_of(config.executor_name, config).other_hosts
+    except ExecutorError:
+        return False
 
 
 def found_here(environ: Mapping[str, str]) -> str:

@@ -86,11 +86,13 @@ class ClusterJobExecutor(JobExecutor):
     ids_come_late: ClassVar[bool] = True
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
-    #: What lines for the scheduler begin with, and the options in them that are ours to say.
+    #: What lines for the scheduler begin with, and the options in them that are ours to say; a colon: has a value.
     prefix: ClassVar[str]
-    ours: ClassVar[tuple[str, ...]]
-    #: Flags that say who pays and where: a closer gets them too, each with its value.
-    account_flags: ClassVar[tuple[str, ...]]
+    ours: ClassVar[frozenset[str]]
+    #: Flags that say who pays and where: a closer gets them too.
+    account_flags: ClassVar[frozenset[str]]
+    #: Whether an option of one letter may have its value right behind it.
+    joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
     find_task: ClassVar[str]
     #: Tasks of a job array.
@@ -221,9 +223,10 @@ class ClusterJobExecutor(JobExecutor):
         """Return the keys of a job's resources that mean nothing to this scheduler."""
         return [key for key in other_keys(job.get("resources")) if key in PBS_KEYS]
 
-    def shape(self, job: Mapping[str, Any]) -> Hashable:
-        """Return the flags of a job; and its batch, where a closer is to carry that on."""
-        return (job["BatchID"] if self.carries(job) else None, self._flags_of_job(job))
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what a job asks for; and its batch, where a closer is to carry that on."""
+        # The same dict is given to all that ask for the same.
+        return (batch_id if self.carries(job) else None, id(asked))
 
     def carries(self, job: Mapping[str, Any]) -> bool:
         """Return whether a closer must go on when a job has ended, because it does not do so itself."""
@@ -267,7 +270,15 @@ class ClusterJobExecutor(JobExecutor):
     def _directives(self, task: Task) -> tuple[str, ...]:
         if task.source is None:
             return ()
-        return cluster_script.directives_of(task.source, self.prefix, self.ours)
+        return cluster_script.directives_of(task.source, self.prefix, self.ours, joined=self.joined)
+
+    def _directive_words(self, task: Task) -> Iterable[str]:
+        for line in self._directives(task):
+            text = line.removeprefix(self.prefix)
+            try:
+                yield from shlex.split(text)
+            except ValueError:  # a quote that is alone
+                yield from text.split()
 
     def submit(self, submission: Submission) -> str:
         """Hand tasks over, as one job array or as a plain job; return the scheduler's id."""
@@ -312,8 +323,9 @@ class ClusterJobExecutor(JobExecutor):
         """Write what goes on with a batch, and with which flags it is submitted; whoever sends it reads that."""
         first = submission.tasks[0]
         folder = os.path.abspath(submission.folder)
-        theirs = " ".join([*self._directives(first), *words_of(first.options), *self.options])
-        flags = [*self.resource_flags(first.queue or self.queue, {}), *_picked(theirs, self.account_flags)]
+        theirs = [*self._directive_words(first), *self.options, *words_of(first.options)]
+        account, _ = cluster_script.picked(theirs, self.account_flags, joined=self.joined)
+        flags = [*self.resource_flags(first.queue or self.queue, {}), *account]
         run = [sys.executable, "-m", "paraschut.closer", submission.index, str(submission.carries)]
         log = shlex.quote(os.path.join(os.path.dirname(folder), "closers.log"))
         lines = [
@@ -324,8 +336,10 @@ class ClusterJobExecutor(JobExecutor):
             f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
         ]
         text = "\n".join(lines) + "\n"
-        script.write_beside(os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700)
-        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode())
+        script.write_beside(
+            os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700, sync=False
+        )
+        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode(), sync=False)
 
     def submit_closer(self, submissions: Sequence[Submission]) -> str:
         """Submit the small job that goes on with a batch when submissions of it have ended; return its id.
@@ -453,13 +467,3 @@ def name_of(label: str, token: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", label).strip("_")[:_LABEL]
     return f"{plain if plain[:1].isalpha() else f'j{plain}'}.{token}"
-
-
-def _picked(text: str, flags: Sequence[str]) -> Iterable[str]:
-    words = shlex.split(text, comments=False)
-    for place, word in enumerate(words):
-        flag, joined, _ = word.partition("=")
-        if flag in flags:
-            yield word
-            if not joined and place + 1 < len(words):
-                yield words[place + 1]

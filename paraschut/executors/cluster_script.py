@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from paraschut.executors import script
 from paraschut.executors.base import Submission
 
 TASKS = "tasks"
+#: A word of a line for the scheduler, as it is written there: with its quotes, of which one may be alone.
+_WORD = re.compile(r"""(?:[^\s"']+|"[^"]*"|'[^']*'|["'])+""")
 
 
 def write(submission: Submission, executor: str, directives: Iterable[str], find_task: str) -> str:
@@ -52,7 +54,8 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
         + f"{find_task}\nparaschut_first={first}\nexport PARASCHUT_EXECUTOR={executor}\n{_MAIN}".encode()
     )
     path = os.path.join(folder, script.SCRIPT)
-    script.write_beside(path, text, 0o700)
+    # The scheduler takes a copy of it at once.
+    script.write_beside(path, text, 0o700, sync=False)
     return path
 
 
@@ -60,30 +63,68 @@ def _one_line(block: bytes) -> bytes:
     return block.replace(b"\\", b"\\0134").replace(b"\n", b"\\n") + b"\n"
 
 
-def directives_of(path: str, prefix: str, refused: Iterable[str]) -> tuple[str, ...]:
-    """Return the lines of a user's script that are for the scheduler, without those that are ours to say.
+def directives_of(path: str, prefix: str, ours: Iterable[str], *, joined: bool = True) -> tuple[str, ...]:
+    """Return the lines of a user's script that are for the scheduler, without the options that are ours to say.
 
     Parameters
     ----------
     prefix : str
         What they begin with, such as ``#SBATCH``.
-    refused : Iterable[str]
-        The options that are left out: names of logs, of arrays.
+    ours, joined
+        As for ``picked``: names of logs, of arrays.
     """
-    unwanted = re.compile(rf"(?:{'|'.join(map(re.escape, refused))})(?![\w-])")
     found = []
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 text = line.strip()
                 if text.startswith(prefix) and text[len(prefix) : len(prefix) + 1] in {" ", "\t"}:
-                    if not unwanted.match(text[len(prefix) :].strip()):
-                        found.append(text)
+                    words = _WORD.findall(text[len(prefix) :])
+                    mine, others = picked(words, ours, joined=joined)
+                    if others:
+                        found.append(text if not mine else f"{prefix} {' '.join(others)}")
                 elif text and not text.startswith("#"):
                     break
     except OSError:
         return ()
     return tuple(found)
+
+
+def picked(
+    words: Sequence[str], wanted: Iterable[str], *, joined: bool = True
+) -> tuple[list[str], list[str]]:
+    """Return those of some options that are wanted, with their values, and the others.
+
+    Parameters
+    ----------
+    wanted : Iterable[str]
+        The options; a colon behind one says that it has a value.
+    joined : bool
+        Whether ``-a1`` is ``-a 1``, as in most programs; in others ``-a1`` is an option of that name.
+
+    Examples
+    --------
+    >>> picked(["-n", "2", "--array=1-3", "-a", "1", "-H", "-a7"], ["--array:", "-a:"])
+    (['--array=1-3', '-a', '1', '-a7'], ['-n', '2', '-H'])
+    """
+    has_value = {name.rstrip(":"): name.endswith(":") for name in wanted}
+    found: tuple[list[str], list[str]] = [], []
+    which, value_next = 1, False
+    for word in words:
+        if value_next:
+            value_next = False
+        else:
+            name, equals, _ = word.partition("=")
+            if name.startswith("--"):  # may be shortened
+                name = next((one for one in has_value if len(name) > 2 and one.startswith(name)), "")  # noqa: PLR2004
+                value_next = has_value.get(name, False) and not equals
+            elif word in has_value:
+                name, value_next = word, has_value[word]
+            else:
+                name = word[:2] if joined and has_value.get(word[:2]) else ""
+            which = 0 if name in has_value else 1
+        found[which].append(word)
+    return found
 
 
 #: Beyond the shared functions: what a task is told, and what can be known of its memory.
@@ -126,6 +167,8 @@ paraschut_before_memory() {
 # Sets what it says at the end: the peak in bytes, and how many processes were killed for want of memory.
 paraschut_before=paraschut_prologue paraschut_after=paraschut_after_memory
 paraschut_after_memory() {
+    # To be told to end and to exit 0 is not to be done.
+    [ -z "$paraschut_told" ] || [ "$paraschut_code" -ne 0 ] || paraschut_code=$paraschut_told
     paraschut_used= paraschut_peak= paraschut_kills=0
     [ -n "$paraschut_memory" ] || return 0
     for paraschut_file in memory.max_usage_in_bytes memory.peak; do

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors.cluster import Cause, ClusterJobExecutor, TooManyError, UnreachableError
+from paraschut.executors.cluster import Cause, ClusterJobExecutor, TooManyError, UnreachableError, words
 from paraschut.executors.queue import Kind, Row, ranges
 from paraschut.executors.run import Answer, run_command
 from paraschut.resources import GENERIC, needs_of
@@ -69,22 +69,8 @@ class PBSJobExecutor(ClusterJobExecutor):
     name: ClassVar[str] = "pbs"
     commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
     prefix: ClassVar[str] = "#PBS"
-    ours: ClassVar[tuple[str, ...]] = (
-        "-J",
-        "-o",
-        "-e",
-        "-j",
-        "-k",
-        "-N",
-        "-V",
-        "-v",
-        "-I",
-        "-X",
-        "-z",
-        "-S",
-        "-C",
-    )
-    account_flags: ClassVar[tuple[str, ...]] = ("-A", "-P", "-q")
+    ours: ClassVar[frozenset[str]] = words("-J: -o: -e: -j: -k: -N: -V -v: -I -X -z -S: -C:")
+    account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=${PBS_ARRAY_INDEX-0} paraschut_known_as=${PBS_JOBID-unknown}"
     )

@@ -21,6 +21,7 @@ import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from shlex import quote
 from typing import NamedTuple
 
@@ -179,6 +180,15 @@ def take_mark(folder: str, task: int, holder: str) -> bool:
         n, started = n + 1, True
 
 
+@lru_cache(maxsize=1024)
+def _settable(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+#: Thousands of tasks have most of their words in common.
+_quoted = lru_cache(maxsize=1024)(quote)
+
+
 def exports(env: Mapping[str, str]) -> str:
     r"""Return the line of shell that exports variables; ``:``, which does nothing, if there are none.
 
@@ -189,14 +199,14 @@ def exports(env: Mapping[str, str]) -> str:
     >>> exports({"LEVEL": "3", "TITLE": "it's\n"})
     'export LEVEL=3 TITLE=\'it\'"\'"\'s\n\''
     """
-    words = [f"{name}={quote(value)}" for name, value in env.items() if _NAME.fullmatch(name)]
+    words = [f"{name}={_quoted(value)}" for name, value in env.items() if _settable(name)]
     return f"export {' '.join(words)}" if words else ":"
 
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    words = [quote(word) for word in command]
-    others = [quote(f"{name}={value}") for name, value in env.items() if not _NAME.fullmatch(name)]
+    words = [_quoted(word) for word in command]
+    others = [quote(f"{name}={value}") for name, value in env.items() if not _settable(name)]
     if "=" in words[0]:  # env(1) would take such a program for a variable
         words = ["/bin/sh", "-c", quote('exec "$0" "$@"'), *words]
     plain = "${paraschut_plain:-/usr/bin/env}" if others else "$paraschut_plain"
@@ -220,11 +230,16 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     if not task.command:
         raise SubmitError(f"Job {label} has no command, so nothing was submitted; give it a script.")
     _check_names(f"Job {label}", task.env)
-    env = {**others, **task.env} if others else task.env
+    own = {name: value for name, value in task.env.items() if name not in _SET_BY_SCRIPT}
+    env = {**others, **own} if others else own
     return (
         f"paraschut_job() {{\n{exports(env)}\n{command_line(task.command, env)}\n}}\n"
-        f"paraschut_task {task.number} {label} {quote(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
+        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
     )
+
+
+#: The same for all tasks, or said by the call of each.
+_SET_BY_SCRIPT = frozenset({"PARASCHUT_INDEX", "PARASCHUT_TOKEN", "PARASCHUT_TASK"})
 
 
 def _check_names(who: str, env: Mapping[str, str]) -> None:
@@ -257,7 +272,8 @@ def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[bytes]
     others = {name: value for name, value in submission.env.items() if not _NAME.fullmatch(name)}
     head = (
         f"paraschut_folder={quote(submission.folder)}\nparaschut_token={quote(submission.token)}\n"
-        f"paraschut_common() {{\n{exports(submission.env)}\n}}\n{FUNCTIONS}{functions}"
+        f"paraschut_common() {{\n{exports({**submission.env, 'PARASCHUT_INDEX': submission.index})}\n}}\n"
+        f"{FUNCTIONS}{functions}"
     )
     return _encoded(head, "this submission"), [
         _encoded(task_block(task, others), f"job {task.batch_id}:{task.job_index}")
@@ -277,7 +293,7 @@ def _encoded(text: str, whose: str) -> bytes:
     )
 
 
-def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
+def write_beside(path: str, content: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
     """Write a file whole or not at all: beside, synced, then renamed."""
     handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)[:100]}.")
     try:
@@ -285,7 +301,8 @@ def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fchmod(handle, mode)
-            os.fsync(handle)
+            if sync:
+                os.fsync(handle)
         os.rename(beside, path)
     except BaseException as error:
         with suppress(OSError):
@@ -385,11 +402,32 @@ paraschut_write() {
         "${paraschut_used-}" > "$paraschut_folder/.$1.exit" && mv -f "$paraschut_folder/.$1.exit" "$paraschut_folder/$1.exit"
 }
 
+# TASK WORKDIR STDOUT STDERR: runs the job beside this shell, which is the only one that is told to end.
+paraschut_watched() {
+    (paraschut_become "$@") &
+    paraschut_child=$! paraschut_woken=1
+    for paraschut_signal in HUP INT TERM; do
+        trap "paraschut_told=143 paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    for paraschut_signal in USR1 USR2 XCPU; do
+        trap "paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    [ -z "$paraschut_told" ] || kill -TERM "$paraschut_child"
+    while [ -n "$paraschut_woken" ]; do
+        paraschut_woken=
+        wait "$paraschut_child"
+        paraschut_now=$?
+        # 127: the job was waited for already, and the signal came after that.
+        [ "$paraschut_now" -eq 127 ] && [ "$paraschut_code" -ne 126 ] || paraschut_code=$paraschut_now
+    done
+}
+
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
 paraschut_attempt() {
     # What ends the job shall not end what writes it down; the job itself starts with the default again.
     paraschut_told=
     trap 'paraschut_told=143' HUP INT TERM
+    trap : USR1 USR2 XCPU
     paraschut_began=$(date +%s) || return 2
     paraschut_take "$1" || return
     paraschut_code=126
@@ -398,14 +436,18 @@ paraschut_attempt() {
     elif paraschut_logs "$4" "$5"; then
         # What the shell itself says of a job that was killed is said below.
         {
-            (paraschut_become "$1" "$3" "$4" "$5")
-            paraschut_code=$?
+            if [ -n "${paraschut_forwards-}" ]; then
+                paraschut_watched "$1" "$3" "$4" "$5"
+            else
+                (paraschut_become "$1" "$3" "$4" "$5")
+                paraschut_code=$?
+            fi
         } 2> /dev/null
     else
         printf 'paraschut: job %s was not run: its log %s cannot be written.\n' "$2" "$paraschut_log" >&2
     fi
     # From here on, the programs that are started are to be left alone. KILL may still hit one: once more then.
-    trap '' HUP INT TERM
+    trap '' HUP INT TERM USR1 USR2 XCPU
     paraschut_tidy "$4" "$5"
     [ -z "${paraschut_after-}" ] || $paraschut_after
     paraschut_write "$1" || paraschut_write "$1" ||

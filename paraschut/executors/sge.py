@@ -16,6 +16,7 @@ from paraschut.executors.cluster import (
     ClusterJobExecutor,
     TooManyError,
     UnreachableError,
+    words,
 )
 from paraschut.executors.queue import Kind, Row, ranges
 from paraschut.executors.run import Answer, run_command
@@ -70,27 +71,12 @@ class SGEJobExecutor(ClusterJobExecutor):
     name: ClassVar[str] = "sge"
     commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
     prefix: ClassVar[str] = "#$"
-    ours: ClassVar[tuple[str, ...]] = (
-        *(
-            "-t",
-            "-tc",
-            "-o",
-            "-e",
-            "-j",
-            "-N",
-            "-S",
-            "-terse",
-            "-sync",
-            "-cwd",
-            "-wd",
-            "-b",
-            "-V",
-            "-v",
-            "-i",
-        ),
-        *("-verify", "-now", "-shell", "-ac", "-dc", "-sc", "-clear", "-C"),
+    ours: ClassVar[frozenset[str]] = words(
+        "-t: -tc: -o: -e: -j: -N: -S: -terse -sync: -cwd -wd: -b: -V -v: -i: -verify -now: -shell: -ac: -dc: -sc: "
+        "-clear -C:"
     )
-    account_flags: ClassVar[tuple[str, ...]] = ("-A", "-P", "-q", "-dept")
+    account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q: -dept:")
+    joined: ClassVar[bool] = False
     #: SGE numbers tasks from 1.
     first_task: ClassVar[int] = 1
     find_task: ClassVar[str] = (

@@ -103,40 +103,16 @@ class SlurmJobExecutor(ClusterJobExecutor):
     name: ClassVar[str] = "slurm"
     commands: ClassVar[tuple[str, ...]] = ("sbatch", "squeue", "scancel")
     prefix: ClassVar[str] = "#SBATCH"
-    ours: ClassVar[tuple[str, ...]] = (
-        *(
-            "--array",
-            "-a",
-            "--output",
-            "-o",
-            "--error",
-            "-e",
-            "--job-name",
-            "-J",
-            "--parsable",
-            "--wrap",
-            "--wait",
-            "-W",
-        ),
-        *(
-            "--export",
-            "--export-file",
-            "--input",
-            "-i",
-            "--open-mode",
-            "--chdir",
-            "-D",
-            "--quiet",
-            "-Q",
-            "--test-only",
-        ),
+    ours: ClassVar[frozenset[str]] = words(
+        "--array: -a: --output: -o: --error: -e: --job-name: -J: --parsable --wrap: --wait -W --export: --export-file: "
+        "--input: -i: --open-mode: --chdir: -D: --quiet -Q --test-only"
     )
-    account_flags: ClassVar[tuple[str, ...]] = (
-        *("-A", "--account", "-q", "--qos", "-M", "--clusters", "--reservation", "-p", "--partition", "-C"),
-        *("--constraint", "--wckey"),
+    account_flags: ClassVar[frozenset[str]] = words(
+        "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
     find_task: ClassVar[str] = (
-        "paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
+        # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.
+        "paraschut_forwards=1 paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
         'paraschut_known_as="${SLURM_ARRAY_JOB_ID-${SLURM_JOB_ID-unknown}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from paraschut.store.runtime import Key, Statements, check_current, mark_complete, will_try_again
+from paraschut.store.runtime import Ended, Key, Statements, check_current, mark_complete, will_try_again
 
 #: The number of the payload of a batch's function, where its jobs share one.
 SHARED = -1
@@ -74,11 +75,19 @@ def tell_name(db: Statements, name: str, about: str | None) -> None:
     db.run("tell_name", name=name, about=about)
 
 
-def read_payloads(db: Statements, batch_id: int, number: int) -> list[Payload]:
-    """Return the payload of a job, and after it the one that it shares with others."""
+def read_payloads(
+    db: Statements, batch_id: int, number: int, known: Mapping[int, Payload] | None = None
+) -> list[Payload]:
+    """Return the payload of a job, and after it the one that it shares with others.
+
+    ``known`` has those of the same batch that were read before.
+    """
     found: list[Payload] = []
     wanted: int | None = number
     while wanted is not None:
+        if known and wanted in known:
+            found.append(known[wanted])
+            break
         row = db.row("payload", batch_id=batch_id, number=wanted)
         if row is None:
             break
@@ -103,6 +112,30 @@ def finish(db: Statements, key: Key, outcome: Outcome, now: float) -> None:
         if will_try_again(db, key, outcome.summary or ""):
             return  # only the last error is what came of it
     add_result(db, key, outcome)
+
+
+def finish_and_end(db: Statements, key: Key, outcome: Outcome, ended: Ended) -> bool:
+    """Keep an outcome, what it means for its job, and that its attempt has ended: few statements, for short calls.
+
+    Returns False, and does nothing, if anything is not as it mostly is; ``finish`` is for that.
+    """
+    row = db.row("call_state", **key._asdict())
+    if row is None or row != {
+        "state": "run",
+        "attempt": key.n,
+        "ending": None,
+        "cancelled": None,
+        "ended": None,
+        "reason": None,
+    }:
+        return False
+    db.run("attempt_ends", **key._asdict(), reason=outcome.summary, **ended._asdict())
+    if outcome.kind == "value":
+        db.run("job_state", batch_id=key.batch_id, job_index=key.job_index, state="complete")
+    else:
+        db.run("job_missing", **key._asdict(), reason=outcome.summary)
+    add_result(db, key, outcome)
+    return True
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

@@ -83,14 +83,16 @@ class Index:
             self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
 
     @classmethod
-    def of(cls, config: Config, *, create: bool = False) -> Self:
-        """Open the index of a configuration."""
+    def of(cls, config: Config, *, create: bool = False, other_hosts: bool = False) -> Self:
+        """Open the index of a configuration; ``other_hosts``: one that is made now will be opened from others, too."""
+        create_only = create and not os.path.exists(config.index)
         return cls(
             config.index,
             lock_timeout=config.lock_timeout,
             trusted=config.trusted_users,
             journal_mode=config.journal_mode,
             create=create,
+            other_hosts=other_hosts and create_only,
         )
 
     def __enter__(self) -> Self:

@@ -23,6 +23,12 @@ def _new(*tables: str) -> tuple[str, ...]:
     return tuple(str(one.compile(dialect=sqlite.dialect())) for one in statements)
 
 
+def _indexes(*names: str) -> tuple[str, ...]:
+    """Return what makes indexes that are new, or changed, in tables that the version before had."""
+    made = {str(index.name): index for table in metadata.tables.values() for index in table.indexes}
+    return tuple(str(CreateIndex(made[name]).compile(dialect=sqlite.dialect())) for name in names)
+
+
 #: What leads to a version from the one before. A column or table that is new in ``schema.py`` is also written here,
 #: under the version that is not yet released: a test compares an index that was brought there with a fresh one.
 STEPS: dict[int, tuple[str, ...]] = {
@@ -35,6 +41,9 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE job ADD COLUMN retried INTEGER DEFAULT '0' NOT NULL",
         "ALTER TABLE job ADD COLUMN resumed INTEGER DEFAULT '0' NOT NULL",
         "ALTER TABLE job ADD COLUMN raised TEXT",
+        "ALTER TABLE job ADD COLUMN not_before REAL DEFAULT '0' NOT NULL",
+        "DROP INDEX job_unfinished",
+        *_indexes("job_unfinished", "job_paused"),
         *_new("snapshot", "payload", "result", "name"),
     ),
 }

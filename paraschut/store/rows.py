@@ -38,7 +38,7 @@ _WIDTH, _ROWS = 8, 100
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
+    'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex"=?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'
@@ -135,6 +135,18 @@ def duplicate(connection: Connection, error: Exception, batch_id: int, values: l
     return min(known & seen, default=None)
 
 
+class Candidate(NamedTuple):
+    """A job that may be claimed."""
+
+    BatchID: int
+    JobIndex: int
+    attempt: int
+    metadata: str
+    raised: str | None
+    workdir: str | None
+    name: str | None
+
+
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return the query for jobs that may be claimed."""
     return (
@@ -149,31 +161,35 @@ def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
 
 
 def vetted(
-    rows: Iterable[Any],
+    candidates: Iterable[tuple[Any, ...]],
     vet: Callable[[dict[str, Any]], dict[str, Any]],
     room: int,
     found: list[Any],
     refused: list[tuple[int, int, str]],
 ) -> None:
     """Append to ``found`` the rows whose jobs can be submitted, until there is no room."""
-    for row in rows:
+    decode = json.JSONDecoder().raw_decode
+    for raw in candidates:
         if len(found) >= room:
             return
-        fields = json.loads(row.metadata)
+        row = Candidate(*raw)
+        fields, _ = decode(row.metadata)
         if row.raised is not None:
             fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
         try:
-            found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
+            asked = vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
         except JobError as error:
             refused.append((row.BatchID, row.JobIndex, str(error)))
+        else:
+            found.append((row, fields, asked))
 
 
 def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     """Return the jobs of a claim as they are handed over: those of one shape, and not too many, at once."""
     shapes: dict[Hashable, list[Any]] = {}
     for one in found:
-        row, fields, _ = one
-        shape = new.shape and new.shape({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
+        row, fields, asked = one
+        shape = new.shape and new.shape(row.BatchID, fields, asked)
         shapes.setdefault(shape, []).append(one)
     pieces = [
         group[start : start + (new.most or len(group))]

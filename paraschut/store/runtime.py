@@ -346,7 +346,14 @@ def will_try_again(db: Statements, key: Key, reason: str) -> tuple[Again, dict[s
     policy = policy_of(row["retry"])
     given = json.loads(row["metadata"]).get("retries")
     row["allowed"] = policy.retries if given is None else given
-    again = next_try(reason, json.loads(row["asked"] or "{}"), row["allowed"], row["retried"], policy)
+    again = next_try(
+        reason,
+        json.loads(row["asked"] or "{}"),
+        row["allowed"],
+        row["retried"],
+        policy,
+        spared=row["resumed"],
+    )
     return None if again is None else (again, row)
 
 
@@ -367,6 +374,7 @@ def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
         retried=retried,
         resumed=resumed,
         raised=json.dumps(raised) if raised else None,
+        not_before=now + again.pause,
     )
     told = {
         "reason": reason,

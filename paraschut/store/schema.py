@@ -92,6 +92,8 @@ job = Table(
     Column("resumed", Integer, nullable=False, server_default="0"),
     # What it asks for by now, after that was not enough, in place of its resources, as JSON.
     Column("raised", Text),
+    # Not submitted before this by itself: the pause before it is tried again. 0: at once.
+    Column("not_before", REAL, nullable=False, server_default="0"),
     # The large columns come last, so that reading the small ones needs no overflow pages.
     Column("metadata", Text, nullable=False),
     Column("extras", BLOB),
@@ -117,7 +119,13 @@ Index(
     job.c.state,
     job.c.ending,
     job.c.JobIndex,
+    job.c.not_before,
     sqlite_where=unfinished(),
+)
+Index(
+    "job_paused",
+    job.c.not_before,
+    sqlite_where=and_(job.c.state == literal_column("'init'"), job.c.not_before > literal_column("0")),
 )
 Index(
     "job_global",

@@ -58,6 +58,8 @@ _RESULT = [
     for column in ("JobIndex", "n", "kind", "summary", "traceback", "seconds", "data", "in_file")
 ]
 _HERE = attempt.c.host == P("host")
+#: Written as the partial index is.
+_PAUSED = (job.c.state == literal_column("'init'")) & (job.c.not_before > literal_column("0"))
 
 
 def _word(state: str) -> ColumnElement[Any]:
@@ -87,6 +89,7 @@ def heads() -> Select[Any]:
             job.c.priority == groups.c.top,
             job.c.state == _word("init"),
             job.c.ending.is_(None),
+            job.c.not_before <= P("now"),
             unfinished(),
         )
     )
@@ -112,6 +115,7 @@ def statements() -> dict[str, ClauseElement]:
                 job.c.priority == P("priority"),
                 job.c.state == _word("init"),
                 job.c.ending.is_(None),
+                job.c.not_before <= now,
                 unfinished(),
             )
             .limit(P("most"))
@@ -142,6 +146,7 @@ def statements() -> dict[str, ClauseElement]:
             absent_since=null(),
             retried=_ZERO,
             resumed=_ZERO,
+            not_before=_ZERO,
             revision=job.c.revision + _ONE,
         ),
         "job_to_retry": select(
@@ -159,6 +164,14 @@ def statements() -> dict[str, ClauseElement]:
             retried=P("retried"),
             resumed=P("resumed"),
             raised=P("raised"),
+            not_before=P("not_before"),
+        ),
+        # When the agent of a machine, or the closer of a batch, has to look again.
+        "next_begin": select(func.min(job.c.not_before))
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(_PAUSED, job.c.not_before > now, batch.c.executor == P("executor")),
+        "next_begin_of": select(func.min(job.c.not_before)).where(
+            _PAUSED, job.c.not_before > now, job.c.BatchID == P("batch_id")
         ),
         "job_not_raised": update(job).where(_THIS_JOB).values(raised=null()),
         "job_priority": update(job)
@@ -189,7 +202,8 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
         .values(
             started=func.coalesce(attempt.c.started, P("started")),
-            ended=P("ended"),
+            # Shells write whole seconds, and machines have clocks of their own.
+            ended=func.max(P("ended"), func.coalesce(attempt.c.started, P("started"), P("ended"))),
             code=P("code"),
             signal=P("signal"),
             reason=func.coalesce(attempt.c.reason, P("reason")),
@@ -291,6 +305,11 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.reason,
             attempt.c.token,
             attempt.c.process,
+        )
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .where(_THIS_ATTEMPT),
+        "call_state": select(
+            job.c.state, job.c.attempt, job.c.ending, attempt.c.cancelled, attempt.c.ended, attempt.c.reason
         )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .where(_THIS_ATTEMPT),

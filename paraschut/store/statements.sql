@@ -1,15 +1,15 @@
 -- version
 SELECT 2 AS version;
 -- heads
-SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
+SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
 SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
 -- active_count
 SELECT count(*) AS count_1 FROM job WHERE job.state IN ('submit', 'run', 'spawn') AND job.failure IS NULL;
 -- ready_count
-SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
+SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
 -- read_job
-SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.not_before, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
@@ -19,11 +19,15 @@ UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" 
 -- attempt_runs
 UPDATE attempt SET host=:host, started=coalesce(attempt.started, :now) WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- job_state
-UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL, retried=0, resumed=0 WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL, retried=0, resumed=0, not_before=0 WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_to_retry
 SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND job.attempt = attempt.n AND job.state IN ('submit', 'run', 'spawn');
 -- job_retries
-UPDATE job SET state='init', failure=NULL, absent_since=NULL, retried=:retried, resumed=:resumed, raised=:raised WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+UPDATE job SET state='init', failure=NULL, absent_since=NULL, retried=:retried, resumed=:resumed, raised=:raised, not_before=:not_before WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- next_begin
+SELECT min(job.not_before) AS min_1 FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND batch.executor = :executor;
+-- next_begin_of
+SELECT min(job.not_before) AS min_1 FROM job WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND job."BatchID" = :batch_id;
 -- job_not_raised
 UPDATE job SET raised=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_priority
@@ -43,7 +47,7 @@ UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."Batc
 -- job_end_proved
 UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
 -- attempt_ends
-UPDATE attempt SET started=coalesce(attempt.started, :started), ended=:ended, code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+UPDATE attempt SET started=coalesce(attempt.started, :started), ended=max(:ended, coalesce(attempt.started, :started, :ended)), code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- attempt_reason
 UPDATE attempt SET reason=:reason WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.reason IS NULL;
 -- submission_of
@@ -68,6 +72,8 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
 SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- call_state
+SELECT job.state, job.attempt, job.ending, attempt.cancelled, attempt.ended, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked
 UPDATE attempt SET host=:host, started=:started WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.started IS NULL;
 -- job_awaits_end

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, insert, select, update
 
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
@@ -38,7 +39,7 @@ class NewSubmission:
     #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
     host: str | None = None
     #: What jobs must have in common to be handed over at once, and how many may be; None: all.
-    shape: Callable[[dict[str, Any]], Hashable] | None = None
+    shape: Callable[[int, dict[str, Any], dict[str, Any]], Hashable] | None = None
     most: int | None = None
     #: Whether somebody else must go on with a job's batch; those of one shape agree.
     carries: Callable[[dict[str, Any]], bool] | None = None
@@ -163,13 +164,13 @@ class Store(Index):
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
-    def ready(self, connection: Connection | None = None) -> Ready:
-        """Return which groups are next."""
+    def ready(self, connection: Connection | None = None, now: float | None = None) -> Ready:
+        """Return which groups are next, now or at another time."""
         if connection is None:
             with self.reading() as connected:
-                return self.ready(connected)
+                return self.ready(connected, now)
         db = self.statements(connection)
-        rows_ready = db.rows("heads")
+        rows_ready = db.rows("heads", now=time.time() if now is None else now)
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
@@ -184,7 +185,7 @@ class Store(Index):
     ) -> Claim:
         """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
         with self.writing() as (connection, db):
-            groups, room = decide(self.ready(connection))
+            groups, room = decide(self.ready(connection, new.now))
             return self.claim_within(connection, db, new, groups, room, vet, condition)
 
     def claim_within(
@@ -203,10 +204,12 @@ class Store(Index):
         for batch_id, priority in groups:
             if len(found) >= room:
                 break
-            query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
+            query = rows.candidates(
+                job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
+            )
             if condition is not None:
                 query = query.where(condition)
-            rows.vetted(connection.execute(query), vet, room, found, refused)
+            rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
 
     def environment(self, digest: str) -> dict[str, str]:
@@ -236,7 +239,7 @@ class Store(Index):
                         f"submitted. set_job_field({batch_id}, {job_index}) sets it back. Nothing was submitted."
                     )
                 query = rows.candidates(job.c.BatchID == batch_id, job.c.JobIndex == job_index)
-                rows.vetted(connection.execute(query), vet, len(wanted), found, refused)
+                rows.vetted(_plain_rows(connection, query), vet, len(wanted), found, refused)
             return Claim(self._take(connection, db, new, found), refused)
 
     def _take(
@@ -279,6 +282,9 @@ class Store(Index):
             for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
         asked = [asked for _, piece in pieces for _, _, asked in piece]
+        # Executors give the same dict to all jobs that ask for the same.
+        texts = {id(for_this): for_this for for_this in asked}
+        kept = {key: json.dumps(for_this) for key, for_this in texts.items()}
         db.connection.executemany(
             rows.INSERT_ATTEMPT,
             [
@@ -289,7 +295,7 @@ class Store(Index):
                     one.token,
                     one.task,
                     new.host,
-                    json.dumps(for_this),
+                    kept[id(for_this)],
                     new.now,
                 )
                 for one, for_this in zip(claimed, asked, strict=True)
@@ -354,19 +360,23 @@ class Store(Index):
             )
             return done.rowcount > 0
 
-    def record(self, token: str, cluster_id: str, now: float) -> bool:
-        """Note the scheduler's id of a submission; False if its claim was released meanwhile."""
+    def record(self, ids: Mapping[str, str | None], now: float) -> set[str]:
+        """Note the scheduler's ids of submissions, by token; return those whose claim was not released meanwhile."""
+        recorded = set()
         with self.writing() as (connection, _):
-            done = connection.execute(
-                update(submission)
-                .where(
-                    submission.c.token == token,
-                    submission.c.recorded.is_(None),
-                    submission.c.settled.is_(None),
+            for token, cluster_id in ids.items():
+                done = connection.execute(
+                    update(submission)
+                    .where(
+                        submission.c.token == token,
+                        submission.c.recorded.is_(None),
+                        submission.c.settled.is_(None),
+                    )
+                    .values(recorded=now, cluster_id=cluster_id)
                 )
-                .values(recorded=now, cluster_id=cluster_id)
-            )
-            return done.rowcount > 0
+                if done.rowcount > 0:
+                    recorded.add(token)
+        return recorded
 
     def ask_queue(self, executor: str, age: float, patience: float, now: float) -> tuple[str | None, float]:
         """Return the last answer of a scheduler's queue as it was kept, and when it is from; None: ask now.
@@ -533,6 +543,13 @@ class Store(Index):
             connection.execute(
                 insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
             )
+
+
+def _plain_rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[Any, ...]]:
+    """Return the rows as the driver has them: of thousands, SQLAlchemy's own cost as much as the query."""
+    rows_of: Any = connection.execute(query).cursor
+    found: Iterable[tuple[Any, ...]] = rows_of
+    return found
 
 
 def _known(connection: Connection, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
+from paraschut.runs import Run
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
-from paraschut.store.schema import active, attempt, batch, event, job, submission
+from paraschut.store.schema import active, agent, attempt, batch, event, job, submission
 from paraschut.store.store import Store
 
 
@@ -359,3 +361,62 @@ def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[d
         .order_by(attempt.c.n)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def runs(connection: Connection, condition: ColumnElement[bool] | None = None) -> list[Run]:
+    """Return the attempts that have started."""
+    query = (
+        select(
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            func.coalesce(attempt.c.host, ""),
+            attempt.c.submitted,
+            attempt.c.started,
+            attempt.c.ended,
+            attempt.c.reason,
+            attempt.c.max_rss,
+            attempt.c.cpu,
+            attempt.c.asked,
+        )
+        .where(attempt.c.started.is_not(None))
+        .order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
+    )
+    if condition is not None:
+        query = (
+            query.join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+            .join(batch, batch.c.BatchID == job.c.BatchID)
+            .where(condition)
+        )
+    # Thousands of attempts asked for the same.
+    known: dict[str | None, tuple[Any, Any, Any]] = {None: (None, None, None)}
+    found = []
+    rows: Any = connection.execute(query).cursor
+    for row in rows:
+        asked = row[-1]
+        if asked not in known:
+            wanted = json.loads(asked)
+            known[asked] = (wanted.get("cpus"), wanted.get("mem"), wanted.get("walltime"))
+        found.append(Run._make((*row[:-1], *known[asked])))
+    return found
+
+
+# -- the file itself ------------------------------------------------------------------------------------------------
+
+
+def fault(connection: Connection) -> str:
+    """Return what is wrong with the file of the index; empty if nothing is."""
+    told = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    return "" if told == "ok" else told
+
+
+def journal_mode(connection: Connection) -> str:
+    """Return ``wal`` or ``delete``."""
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def agent_of(connection: Connection, host: str) -> tuple[int, str, int] | None:
+    """Return the last agent of a machine: its pid, the boot, and its start in ticks."""
+    query = select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks).where(agent.c.host == host)
+    found = connection.execute(query).first()
+    return None if found is None else (found[0], found[1], found[2])

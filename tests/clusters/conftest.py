@@ -11,9 +11,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers import MARK, World
 from machine import BARE, USER, Trouble
 from sge import GridEngine
+from sites import HOLD, Site
 from slurm import Slurm
+from stories import ROOT
+
+from paraschut import runtime
 
 #: Read here, because each test starts without any PARASCHUT_* variable.
 REQUIRED = os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
@@ -131,3 +136,58 @@ def users_folder():
     shutil.chown(folder, USER, USER)
     yield Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+#: What a scheduler, a shell or SQLite may take for something else in a path.
+ODD = "a b'c\"d; 100%25 %a #1 é"
+
+
+@pytest.fixture
+def odd_home(tmp_path, monkeypatch):
+    """Return a folder with a name that must be quoted everywhere; it is the current one."""
+    folder = tmp_path / ODD
+    folder.mkdir(mode=0o700)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+    return folder
+
+
+@pytest.fixture
+def world(odd_home, monkeypatch, request):
+    """Return a world in which schedulers are asked often, and missing jobs soon found."""
+    mark = f"{request.node.name} {odd_home}"
+    monkeypatch.setenv(MARK, mark)
+    monkeypatch.setenv("LINES", str(odd_home / "lines"))
+    made = World(odd_home, mark)
+    configure(made)
+    yield made
+    runtime._close_desks()
+    runtime._desks.clear()
+    made.end_all()
+
+
+def configure(world, **settings):
+    """Write the configuration of a world."""
+    given = {"grace": 1.0, "queue_age": 0.3, "command_timeout": 30.0, **settings}
+    lines = "".join(f"{key} = {str(value).lower()}\n" for key, value in given.items())
+    (world.home / "config.toml").write_text(
+        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]\n'
+        + lines,
+        "utf-8",
+    )
+
+
+@pytest.fixture
+def make_site(world, request):
+    """Return a function that gives the site of a name, such as ``slurm``, ``fake sge`` or ``local``."""
+    made = []
+
+    def make(name):
+        fake, _, kind = name.rpartition(" ")
+        cluster = request.getfixturevalue(f"fake_{kind}" if fake else kind) if kind in HOLD else None
+        made.append(Site(world, kind, cluster))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.end()

@@ -338,7 +338,8 @@ def note_end(known, job, index, task):
             try:
                 with open(task[kind], "rb") as source, open(task["final"][letter], "wb") as target:
                     target.write(source.read())
-                os.chmod(task["final"][letter], 0o666 & ~job["umask"])
+                if os.path.isfile(task["final"][letter]):  # /dev/null stays everybody's
+                    os.chmod(task["final"][letter], 0o666 & ~job["umask"])
             except OSError:
                 continue  # what cannot be delivered is lost; the Exit_status does not say so
 

@@ -169,7 +169,7 @@ def _chosen(row, options, wanted):
         return False
     if "me" in options and row["u"] != core.user_name():
         return False
-    if "user" in options and row["u"] not in options["user"].split(","):
+    if "user" in options and not {row["u"], row["U"]} & set(options["user"].split(",")):
         return False
     if "name" in options and row["j"] not in options["name"].split(","):
         return False

@@ -6,11 +6,26 @@ import json
 import sys
 
 import pytest
-from helpers import BATCH, kill
+from helpers import BATCH, kill, rests
 
 import paraschut as psu
 
 pytestmark = pytest.mark.process
+
+
+@pytest.fixture(autouse=True)
+def impatient(world):
+    """Jobs are tried again almost at once."""
+    configured(world, retry_pause=0.1)
+
+
+def configured(world, **settings):
+    """Write the configuration of a world with more settings."""
+    lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
+    names = '["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]'
+    text = f'[paraschut]\njob_dir = "jobs"\nenvironment = {names}\n{lines}'
+    (world.home / "config.toml").write_text(text, "utf-8")
+
 
 #: Takes 200 MB and is complete if it was allowed to.
 GREEDY = f"{sys.executable} -c 'import time; data = bytearray(200 << 20); time.sleep(1.5)'"
@@ -84,9 +99,7 @@ def test_a_job_whose_wrapper_is_killed_is_tried_again(world):
 
 def test_a_function_is_tried_again(world):
     """What it raised is in the history, what it returned is its result."""
-    (world.home / "config.toml").write_text(
-        '[paraschut]\njob_dir = "jobs"\nretries = 1\nenvironment = ["PATH", "HOME", "PYTHONPATH"]\n', "utf-8"
-    )
+    configured(world, retries=1, retry_pause=0.1)
 
     def often():
         import os
@@ -109,3 +122,57 @@ def test_what_a_person_deleted_is_not_tried_again(world):
     psu.qdel_job(BATCH, 0)
     world.until(lambda: not world.attempts(ended=None))
     assert world.states() == {0: "held"}
+
+
+def test_the_agent_stays_for_the_pause_and_wakes_for_it(world):
+    """Longer than it stays when idle would be too long for a test; that it rests meanwhile is seen."""
+    configured(world, retry_pause=3)
+    world.add('test "$PARASCHUT_ATTEMPT" -ge 3 || exit 1', retries=2)
+    psu.submit_jobs(Verbose=False)
+    agent = world.until(world.agent)
+    world.until(lambda: len(world.attempts(ended=None)) == 0 and world.states()[0] == "init")
+    assert rests(agent)
+    world.until_complete()
+    first, second, third = world.attempts()
+    assert 3 <= second["submitted"] - first["ended"] < 6
+    assert 6 <= third["submitted"] - second["ended"] < 9
+    assert world.agent() == agent
+
+
+def test_an_agent_that_is_killed_in_the_pause_has_a_successor(world):
+    """The next one is started, and wakes for it in its place."""
+    configured(world, retry_pause=3)
+    world.add('test "$PARASCHUT_ATTEMPT" -ge 2 || exit 1', retries=1)
+    psu.submit_jobs(Verbose=False)
+    world.until(lambda: world.attempts() and world.states()[0] == "init")
+    assert world.kill_agent()
+    world.until_complete()
+    first, second = world.attempts()
+    assert second["submitted"] - first["ended"] >= 3
+
+
+def test_on_a_cluster_the_closers_wait_for_the_pauses(world, fake_slurm):
+    """Nobody watches: exit codes, memory and time limits are seen, and the last group comes after all that."""
+    configured(world, retry_pause=1, executor='"slurm"', grace=0.5, queue_age=0.2)
+    world.add(
+        'test "$PARASCHUT_ATTEMPT" -ge 3 || exit 5',
+        'test "$PARASCHUT_ATTEMPT" -ge 2 || sleep 1000',
+        world.says("$J"),
+        retries=2,
+        resources={"mem": "100M", "walltime": "00:10:00"},
+        priority=lambda index: [2, 2, 1][index],
+    )
+    psu.submit_jobs(Verbose=False)
+    fake_slurm.until(lambda: fake_slurm.tasks("ended") and fake_slurm.tasks("running"))
+    (task,) = fake_slurm.tasks("running")
+    fake_slurm.end(*task, verdict="OUT_OF_MEMORY")
+    world.until_complete(seconds=120)
+    ends = [
+        (row["JobIndex"], row["reason"], json.loads(row["asked"])["mem"] >> 20) for row in world.attempts()
+    ]
+    assert ends == [
+        *((0, "exit code 5", 100), (0, "exit code 5", 100), (0, None, 100)),
+        *((1, "out of memory", 100), (1, None, 200)),
+        (2, None, 100),
+    ]
+    assert world.lines() == ["2"]

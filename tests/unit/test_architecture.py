@@ -26,6 +26,7 @@ MODULES = {
 #: From the ground up: a module imports from its own floor and those below it.
 FLOORS = {
     "ground": {
+        "runs",
         "errors",
         "values",
         "job",
@@ -42,8 +43,16 @@ FLOORS = {
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
-    "what is shown": {"render_html", "snapshot", "screen", "logs", "histories", "terminal"},
-    "inside and outside of jobs": {"runtime", "dashboard", "watching", "submitter", "closer"},
+    "what is shown": {"figures", "render_html", "snapshot", "screen", "logs", "histories", "terminal"},
+    "inside and outside of jobs": {
+        "runtime",
+        "dashboard",
+        "watching",
+        "reporting",
+        "doctor",
+        "submitter",
+        "closer",
+    },
     "functions as jobs": {
         "_run",
         "awaiting",
@@ -54,7 +63,17 @@ FLOORS = {
         "likeness",
         "mapping",
     },
-    "on top": {"cli", "cli_change", "cli_look", "cli_parts", "job_cli", "__main__", "__init__", "demo"},
+    "on top": {
+        "cli",
+        "cli_change",
+        "cli_look",
+        "cli_parts",
+        "cli_run",
+        "job_cli",
+        "__main__",
+        "__init__",
+        "demo",
+    },
 }
 #: Rooms of one floor that never look into one another.
 ROOMS = FLOORS["rooms"]
@@ -278,7 +297,17 @@ SUBMITTING = {
     "qdel_batch",
     "qdel_job",
 }
-WATCHING = {"get_queue", "history", "print_log", "get_job_info", "get_qstat", "watch"}
+WATCHING = {
+    "plot_resources",
+    "plot_timeline",
+    "report",
+    "get_queue",
+    "history",
+    "print_log",
+    "get_job_info",
+    "get_qstat",
+    "watch",
+}
 CHANGING = {
     *("set_job_field", "set_batch_field", "update_job", "remove_batch", "remove_batch_by_state"),
     "boost_batch_priority",

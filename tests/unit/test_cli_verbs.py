@@ -401,3 +401,24 @@ def test_what_changes_jobs_says_what_it_did_as_data_too(call, done, batch):
     assert call("remove", "last", "--json").out == ""
     assert told("remove", "last", "--yes") == {"count": 1, "batches": [BATCH]}
     assert told("remove", "--state", "collected", "--yes") == {"count": 0, "batches": []}
+
+
+def test_jobs_are_chosen_by_their_state(done, batch):
+    """Where a state is what jobs get, ``--in`` says what they are in."""
+    done("cancel", "last:1", "--yes")
+    told = json.loads(done("reset", "last", "--in", "held", "--yes", "--json"))
+    assert told["jobs"] == {str(BATCH): [1]}
+    told = json.loads(done("cancel", "last", "--in", "run,missing", "--yes", "--json"))
+    assert told["count"] == 0
+    told = json.loads(done("cancel", "--in", "init", "--filter", "n > 10", "--yes", "--json"))
+    assert told["jobs"] == {str(BATCH): [2, 3]}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete(python, shell, home):
+    """As the help says."""
+    program = "import sys; sys.argv = ['paraschut']; from paraschut.__main__ import main; main()"
+    assert (
+        "_PARASCHUT_COMPLETE"
+        in python(program, env={"_PARASCHUT_COMPLETE": f"{shell}_source"}, check=False).stdout
+    )

@@ -117,10 +117,10 @@ def test_the_limit_of_a_pass_holds_for_what_goes_on_by_itself(index, store):
     assert go_on(index).jobs == {}
     psu.set_complete(BATCH, 0)
     with store.writing() as (_, db):
-        assert pass_is_due(db, 1000, idle=False)
+        assert pass_is_due(db, 1000, 5.0, idle=False)
     assert go_on(index).jobs == {BATCH: [2]}
     with store.writing() as (_, db):
-        assert not pass_is_due(db, 1000, idle=False)
+        assert not pass_is_due(db, 1000, 5.0, idle=False)
     assert psu.submit_jobs(MaxJobs=3, Verbose=False).jobs == {BATCH: [3]}
     psu.set_complete(BATCH, 1)
     assert go_on(index).jobs == {BATCH: [4]}

@@ -146,7 +146,7 @@ def test_statements_give_rows_by_name(store, make_jobs):
         db = store.statements(connection)
         assert isinstance(db, Statements)
         assert db.row("read_job", batch_id=BATCH, job_index=9) is None
-        assert db.rows("heads")[0]["top"] == 1
+        assert db.rows("heads", now=1.0)[0]["top"] == 1
 
 
 def test_the_pauses_of_writers_on_other_hosts_shrink_with_their_age():

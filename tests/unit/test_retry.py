@@ -46,6 +46,7 @@ policies = st.builds(
     mem_limit=st.just(0) | sizes,
     walltime_factor=st.floats(1, 4),
     walltime_limit=st.just(0.0) | times,
+    pause=st.floats(0, 3600),
 )
 
 
@@ -127,6 +128,18 @@ def test_at_the_limit_it_is_tried_again_as_it_is():
     assert next_try("out of memory", {"mem": 8, "pmem": "1gb"}, 1, 0, Policy(mem_limit=8)) == Again(True, {})
 
 
+@given(st.lists(st.booleans(), max_size=80), st.floats(0, 1e5))
+def test_each_pause_is_twice_as_long_up_to_an_hour(blameless, first):
+    done = spared = 0
+    before = 0.0
+    for place, one in enumerate(blameless):
+        reason = "preempted" if one else "exit code 1"
+        again = next_try(reason, {}, 100, done, Policy(pause=first), spared=spared)
+        assert again.pause == min(first * 2**place, 3600.0)
+        assert again.pause >= before
+        done, spared, before = done + again.counts, spared + (not again.counts), again.pause
+
+
 @given(policies)
 def test_a_policy_comes_back_as_it_was(policy):
     assert policy_of(kept_policy(policy)) == policy
@@ -140,8 +153,8 @@ def test_the_examples_are_true():
 # --- what the index makes of it
 
 
-def taken(store, token, *, asked=None, policy=None, **limits):
-    new = submission(token)
+def taken(store, token, *, asked=None, policy=None, now=4.0, **limits):
+    new = submission(token, now=now)
     if policy is not None:
         from dataclasses import replace
 
@@ -153,11 +166,11 @@ def key_of(one):
     return Key(one.batch_id, one.job_index, one.n)
 
 
-def fails(store, token, reason, **options):
+def fails(store, token, reason, *, now=4.0, **options):
     """Let the next attempt of the only job end badly; return what it was started with."""
-    (one,) = taken(store, token, **options)
-    start(store, key_of(one))
-    end(store, key_of(one), code=1, reason=reason)
+    (one,) = taken(store, token, now=now, **options)
+    start(store, key_of(one), now)
+    end(store, key_of(one), code=1, reason=reason, started=now, now=now)
     return one
 
 
@@ -253,6 +266,44 @@ def test_who_says_what_a_job_asks_for_has_the_last_word(store, make_jobs):
     psu.set_job_field(BATCH, 0, {"resources": {"mem": 150}})
     assert of_job(store)[-1] is None
     assert fails(store, "b", "exit code 1").fields["resources"] == {"mem": 150}
+
+
+def test_the_pauses_are_waited_out(store, make_jobs):
+    psu.add_job_to_queue(make_jobs(2, retries=3, priority=lambda index: 2 - index))
+    patient = Policy(pause=10.0)
+    fails(store, "a", "exit code 1", now=100.0, policy=patient)
+    assert [head[0] for head in store.ready(now=109.9).heads] == []
+    assert taken(store, "early", now=109.9) == []
+    fails(store, "b", "exit code 1", now=110.0, policy=patient)
+    assert taken(store, "early", now=129.9) == []
+    (one,) = taken(store, "c", now=130.0)
+    assert one.job_index == 0
+    assert ask(store.index, "SELECT max(not_before) FROM job") == [(0.0,)]
+
+
+def test_who_asks_for_this_very_job_does_not_wait(store, make_jobs):
+    psu.add_job_to_queue(make_jobs(1, retries=3))
+    fails(store, "a", "exit code 1", now=100.0, policy=Policy(pause=1000.0))
+    assert taken(store, "early", now=101.0) == []
+    (one,) = store.claim_jobs(submission("b", now=101.0), [(BATCH, 0)], lambda _: {}).jobs
+    assert one.n == 2
+
+
+def test_a_reset_by_hand_ends_the_pause(store, make_jobs):
+    psu.add_job_to_queue(make_jobs(1, retries=3))
+    fails(store, "a", "exit code 1", now=100.0, policy=Policy(pause=1000.0))
+    psu.set_job_field(BATCH, 0)
+    assert len(taken(store, "b", now=101.0)) == 1
+
+
+def test_those_whose_pause_is_over_do_not_wait_for_the_others(store, make_jobs):
+    psu.add_job_to_queue(make_jobs(3, retries=3))
+    first, second, third = taken(store, "a", now=1.0, policy=Policy(pause=10.0))
+    for one, now in ((first, 100.0), (second, 50.0)):
+        start(store, key_of(one))
+        end(store, key_of(one), code=1, reason="exit code 1", now=now)
+    assert [one.job_index for one in taken(store, "b", now=70.0)] == [1]
+    assert third.n == 1
 
 
 def test_only_the_current_attempt_is_tried_again(store, make_jobs):

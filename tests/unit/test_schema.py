@@ -173,7 +173,7 @@ def live(store):
     store.reserve(batch, lambda stamp: stamp + 1, 1.0)
     add(store, jobs_of(batch, 6, priority=150, odd={1, 2}, name=lambda index: f"n{index}"))
     keys = claim(store, "files", max_jobs=3, condition=compile_filter('name LIKE "n%" AND state == "init"'))
-    store.record("files", "files", 2.5)
+    store.record({"files": "files"}, 2.5)
     start(store, keys[0])
     end(store, keys[0], complete=True)
     end(store, keys[1], code=3, reason="exit code 3")
