@@ -55,8 +55,8 @@ class PBSJobExecutor(ClusterJobExecutor):
     -----
     Of a job's resources, ``cpus`` becomes ``-l ncpus``, ``mem`` ``-l mem``, ``walltime`` ``-l walltime``, ``gpus``
     ``-l ngpus``; with several ``nodes``, all of these but the walltime go into ``-l select``. Other keys are resources
-    of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` in a script are honoured;
-    flags win over them.
+    of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` before the first command of
+    a script are honoured; flags win over them.
 
     Built on what OpenPBS 23.06 was seen to print, and on a program that prints the same.
 

@@ -92,7 +92,8 @@ class SlurmJobExecutor(ClusterJobExecutor):
     Of a job's resources, ``cpus`` becomes ``--cpus-per-task``, ``mem`` ``--mem`` (for each node), ``walltime``
     ``--time``, ``gpus`` ``--gres=gpu:N``, ``nodes`` ``--nodes``. Other keys are long options of ``sbatch``, such as
     ``{"qos": "long", "exclusive": True}``. Keys that only PBS knows (``pmem``, ``cput`` …) are ignored, and the pass
-    says so; all others are refused. Lines that begin with ``#SBATCH`` in a script are honoured; flags win over them.
+    says so; all others are refused. Lines that begin with ``#SBATCH`` before the first command of a script are
+    honoured; flags win over them.
 
     Examples
     --------

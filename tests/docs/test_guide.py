@@ -13,8 +13,9 @@ from stories import ROOT
 import paraschut
 
 DOCS = ROOT / "docs"
-#: The page about other schedulers has a test of its own.
-PAGES = sorted(path.name for path in DOCS.glob("*.md") if path.name != "executors.md")
+#: The pages about schedulers have tests of their own.
+ELSEWHERE = {"clusters.md", "executors.md"}
+PAGES = sorted(path.name for path in DOCS.glob("*.md") if path.name not in ELSEWHERE)
 
 
 def blocks(page, language):
