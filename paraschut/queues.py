@@ -140,7 +140,11 @@ def _delete_again(
     store: Store, executor: ClusterJobExecutor, one: OpenSubmission, looks: Sequence[_Look]
 ) -> None:
     """Finish a deletion whose caller died before the scheduler knew of it."""
-    wanted = [look.attempt.task for look in looks if look.attempt.cancelled is not None and look.listed]
+    wanted = [
+        look.attempt.task
+        for look in looks
+        if look.attempt.cancelled is not None and look.listed and look.row and look.row.kind != Listed.ENDS
+    ]
     if wanted:
         folder = Paths(store.index).submission(one.token)
         executor.delete(Submission(one.token, store.index, folder, {}, (), cluster_id=one.cluster_id), wanted)

@@ -167,6 +167,8 @@ paraschut_before_memory() {
 # Sets what it says at the end: the peak in bytes, and how many processes were killed for want of memory.
 paraschut_before=paraschut_prologue paraschut_after=paraschut_after_memory
 paraschut_after_memory() {
+    # To be told to end and to exit 0 is not to be done.
+    [ -z "$paraschut_told" ] || [ "$paraschut_code" -ne 0 ] || paraschut_code=$paraschut_told
     paraschut_used= paraschut_peak= paraschut_kills=0
     [ -n "$paraschut_memory" ] || return 0
     for paraschut_file in memory.max_usage_in_bytes memory.peak; do

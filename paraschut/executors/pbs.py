@@ -103,6 +103,11 @@ class PBSJobExecutor(ClusterJobExecutor):
         # One flag for each: a comma may be part of a value.
         return [*flags, *(word for one in asked for word in ("-l", one))]
 
+    def ignored(self, job: Mapping[str, Any]) -> list[str]:
+        """Return nothing: each key is a resource."""
+        del job
+        return []
+
     def submit_command(self, path: str, name: str, log: str, tasks: range | None) -> list[str]:
         """Return the qsub command; what it asks for is not changed by the umask of PBS's own."""
         del path

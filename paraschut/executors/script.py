@@ -402,11 +402,32 @@ paraschut_write() {
         "${paraschut_used-}" > "$paraschut_folder/.$1.exit" && mv -f "$paraschut_folder/.$1.exit" "$paraschut_folder/$1.exit"
 }
 
+# TASK WORKDIR STDOUT STDERR: runs the job beside this shell, which is the only one that is told to end.
+paraschut_watched() {
+    (paraschut_become "$@") &
+    paraschut_child=$! paraschut_woken=1
+    for paraschut_signal in HUP INT TERM; do
+        trap "paraschut_told=143 paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    for paraschut_signal in USR1 USR2 XCPU; do
+        trap "paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    [ -z "$paraschut_told" ] || kill -TERM "$paraschut_child"
+    while [ -n "$paraschut_woken" ]; do
+        paraschut_woken=
+        wait "$paraschut_child"
+        paraschut_now=$?
+        # 127: the job was waited for already, and the signal came after that.
+        [ "$paraschut_now" -eq 127 ] && [ "$paraschut_code" -ne 126 ] || paraschut_code=$paraschut_now
+    done
+}
+
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
 paraschut_attempt() {
     # What ends the job shall not end what writes it down; the job itself starts with the default again.
     paraschut_told=
     trap 'paraschut_told=143' HUP INT TERM
+    trap : USR1 USR2 XCPU
     paraschut_began=$(date +%s) || return 2
     paraschut_take "$1" || return
     paraschut_code=126
@@ -415,14 +436,18 @@ paraschut_attempt() {
     elif paraschut_logs "$4" "$5"; then
         # What the shell itself says of a job that was killed is said below.
         {
-            (paraschut_become "$1" "$3" "$4" "$5")
-            paraschut_code=$?
+            if [ -n "${paraschut_forwards-}" ]; then
+                paraschut_watched "$1" "$3" "$4" "$5"
+            else
+                (paraschut_become "$1" "$3" "$4" "$5")
+                paraschut_code=$?
+            fi
         } 2> /dev/null
     else
         printf 'paraschut: job %s was not run: its log %s cannot be written.\n' "$2" "$paraschut_log" >&2
     fi
     # From here on, the programs that are started are to be left alone. KILL may still hit one: once more then.
-    trap '' HUP INT TERM
+    trap '' HUP INT TERM USR1 USR2 XCPU
     paraschut_tidy "$4" "$5"
     [ -z "${paraschut_after-}" ] || $paraschut_after
     paraschut_write "$1" || paraschut_write "$1" ||

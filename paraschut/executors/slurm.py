@@ -111,7 +111,8 @@ class SlurmJobExecutor(ClusterJobExecutor):
         "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
     find_task: ClassVar[str] = (
-        "paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
+        # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.
+        "paraschut_forwards=1 paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
         'paraschut_known_as="${SLURM_ARRAY_JOB_ID-${SLURM_JOB_ID-unknown}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
     )
 
