@@ -17,6 +17,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
 from paraschut.executors.base import on_other_hosts
 from paraschut.paths import Paths, absolute
+from paraschut.progress import shown
 from paraschut.resources import needs_of
 from paraschut.scripts import is_file, script_path, text_of, write
 from paraschut.store.store import JobIndexTakenError, Store
@@ -309,7 +310,7 @@ def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) 
     """Return the jobs with their own scripts; the files that were written are appended to ``made``."""
     texts = [text_of(one) for one in given]
     ready = []
-    for one, (text, source) in zip(given, texts, strict=True):
+    for one, (text, source) in zip(shown(given, "writing scripts"), texts, strict=True):
         script = text
         if source is not None:
             # A new name if need be: the file of that name may be of a job that is in the index already.
