@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 if __name__ == "__main__":
@@ -168,6 +169,7 @@ def _find_modules(path: list[str]) -> None:
         sys.path[:] = [*path, *(place for place in sys.path if place not in path)]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that decide whether a pickle can be read."""
     from importlib.metadata import version
