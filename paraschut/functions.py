@@ -233,7 +233,14 @@ class Maker:
         """Return what whoever runs a function should know of this session."""
         module = getattr(fn, "__module__", None)
         path = [os.path.abspath(place) if place else os.getcwd() for place in sys.path]
-        known = {"versions": versions(), "module": module, "hash": module_hash(module), "path": path}
+        known = {
+            # Tells the function from one of a batch that was removed and had the same number.
+            "id": os.urandom(8).hex(),
+            "versions": versions(),
+            "module": module,
+            "hash": module_hash(module),
+            "path": path,
+        }
         return json.dumps({**known, **more})
 
     def payload(
