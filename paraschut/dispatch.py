@@ -14,7 +14,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
 from paraschut.executors.cluster import UnreachableError
-from paraschut.handover import Handed, hand_over, new_submission
+from paraschut.handover import Handed, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
 from paraschut.store.runtime import Statements
@@ -331,10 +331,23 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             refused.append(handed.refused)
     _say_full(done, request, ready)
     if not request.by_itself:
+        if not request.filter.strip():
+            _take_on(store, config, request, given, told)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _take_on(
+    store: Store, config: Config, request: _Request, given: JobExecutor | str | None, defaults: str | None
+) -> None:
+    """Let batches of which every job comes after others go on by themselves as well, once these are done."""
+    batches = [one for one in store.not_taken_on() if request.only is None or one in request.only]
+    if batches:
+        executor = executor_of(given or config.executor_name, config)
+        environment = variables_of(config, executor)
+        store.take_on(batches, executor.name, defaults, environment, request.max_jobs)
 
 
 def _reached(

@@ -157,6 +157,8 @@ class Index:
             with Line(path, self._limit).writing(raw):
                 if self._has_nothing(raw):
                     schema.metadata.create_all(connected, checkfirst=False)
+                    for rule in schema.RULES:
+                        raw.execute(rule)
                     raw.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
                     raw.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         made.dispose()
