@@ -1,10 +1,12 @@
 # make demo   sets everything up and runs the main job to its result
 # make test   sets everything up and runs all tests
+# make browser   installs JupyterLab and Chromium for the tests that look at notebooks
+# make clusters   starts a Slurm and a Grid Engine for the tests that want one
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench docs clusters clean
+.PHONY: demo test lint bench browser docs guide pictures clusters clusters-stop clean
 
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
@@ -17,15 +19,45 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Peers that can be had are measured in the same run; without a network, they are left out with a word.
 bench: $(VENV)/.demo
+	-@test -d $(VENV)/peers || { $(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip install \
+	  --quiet --disable-pip-version-check psij-python; } || rm -rf $(VENV)/peers
 	$(BIN)/python -m bench
 
 # What the README, the docstrings and the notebook show is executed.
 docs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/docs
 
+# Debian's Chromium, if there is none, and what drives it; needs root for that.
+browser: $(VENV)/.test
+	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+
+# The guide as a site, in build/guide.
+guide: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The pictures of the dashboard, made anew.
+pictures: browser
+	$(BIN)/python docs/pictures.py
+
+# A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:
-	@echo "Nothing to start: this version runs jobs on the local machine, which needs no scheduler."
+	PARASCHUT_SLURM_ACCOUNTING=1 $(PYTHON) tests/clusters/slurm.py install
+	$(PYTHON) tests/clusters/sge.py install
+	PYTHONPATH=tests/clusters $(PYTHON) -c 'import machine; machine.install("task-spooler")'
+	$(PYTHON) tests/clusters/slurm.py start
+	$(PYTHON) tests/clusters/sge.py start
+	@echo 'Now make test tries both. To use one yourself, type'
+	@echo '  eval "$$($(PYTHON) tests/clusters/slurm.py env)"; sinfo'
+	@echo '  eval "$$($(PYTHON) tests/clusters/sge.py env)"; qhost'
+	@echo 'and to end them, make clusters-stop.'
+
+clusters-stop:
+	$(PYTHON) tests/clusters/slurm.py stop
+	$(PYTHON) tests/clusters/sge.py stop
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -14,7 +14,7 @@ from pathlib import Path
 import paraschut
 from bench.common import RESULTS, Row
 
-FIGURES = ("adding", "dashboard", "passes", "local", "callback", "contention", "functions")
+FIGURES = ("adding", "dashboard", "passes", "local", "callback", "contention", "functions", "clusters")
 
 
 def main() -> None:

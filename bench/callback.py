@@ -9,22 +9,19 @@ from pathlib import Path
 
 import paraschut as psu
 from bench.common import (
+    BATCH,
+    PACKAGE,
     Row,
+    compared,
     index_of,
     interleave,
     make_jobs,
     milliseconds,
-    quotients,
     scratch,
     seconds,
-    spread,
-    times,
 )
 from paraschut.command import job_variables
 
-BATCH = 20260101000000
-#: Where the package is found, should it not be installed.
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(psu.__file__)))
 OURS = """
 import paraschut
 paraschut.get_job_info(SetID=True)
@@ -89,22 +86,16 @@ def measure(*, quick: bool) -> list[Row]:
             rounds, {name: lambda command=command: run(command, claimed) for name, command in runs.items()}
         )
     return [
-        _row(took, *what)
-        for what in (
+        compared(
+            f"{what}, whole process",
+            took[name],
+            took["floor"],
+            milliseconds,
+            most=most,
+            recorded="stdlib-only script 39 ms; predecessor 582 ms",
+        )
+        for name, what, most in (
             ("ours", "a Python job that calls get_job_info(SetID=True) and set_complete()", 2),
             ("shell", "`paraschut job complete` in a shell job", 3),
         )
     ]
-
-
-def _row(took: dict[str, list[float]], name: str, what: str, most: float) -> Row:
-    ratio = quotients(took[name], took["floor"])
-    return Row(
-        f"{what}, whole process",
-        spread(took[name], milliseconds),
-        spread(took["floor"], milliseconds),
-        spread(ratio, times),
-        f"≤ {most}×",
-        sorted(ratio)[len(ratio) // 2] <= most,
-        recorded="stdlib-only script 39 ms; predecessor 582 ms",
-    )

@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import paraschut
+
 RESULTS = Path(__file__).with_name("results")
+BATCH = 20260101000000
+#: Where the package is found by processes of their own, should it not be installed.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(paraschut.__file__)))
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,38 @@ class Row:
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
     """Return the median with the least and the greatest."""
     return f"{show(statistics.median(values))} [{show(min(values))}–{show(max(values))}]"
+
+
+def compared(
+    figure: str,
+    ours: Sequence[float],
+    floor: Sequence[float],
+    show: Callable[[float], str],
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    enough: float = 0.0,
+    peers: str = "",
+    recorded: str = "",
+) -> Row:
+    """Return the row of a figure beside its floor, whose ratio is to be at least, or at most, so much.
+
+    ``enough`` is what the median itself must be at least.
+    """
+    ratio = quotients(ours, floor)
+    middle = statistics.median(ratio)
+    met = (least is None or middle >= least) and (most is None or middle <= most)
+    target = f"≥ {least}×" if least is not None else f"≤ {most:.3g}×"
+    return Row(
+        figure,
+        spread(ours, show),
+        spread(floor, show),
+        spread(ratio, times),
+        f"{target}, > {show(enough)}" if enough else target,
+        met and statistics.median(ours) >= enough,
+        peers,
+        recorded,
+    )
 
 
 def quotients(ours: Sequence[float], floor: Sequence[float]) -> list[float]:

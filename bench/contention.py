@@ -8,25 +8,24 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import paraschut as psu
 from bench.common import (
+    BATCH,
     Row,
+    compared,
     index_of,
     interleave,
     make_jobs,
     milliseconds,
     per_second,
-    quotients,
     scratch,
-    spread,
-    times,
 )
 from paraschut.store.runtime import read_statements
 
-BATCH = 20260101000000
 CALLS = 50
 _fork = multiprocessing.get_context("fork")
 
@@ -109,26 +108,17 @@ def _rows(folder: Path, mode: str, count: int, rounds: int) -> list[Row]:
         return told[name][-1][0]
 
     rates = interleave(rounds, {"ours": lambda: run("ours", ours), "floor": lambda: run("floor", plain)})
-    rate = quotients(rates["ours"], rates["floor"])
     waits = {name: [one[1] for one in of] for name, of in told.items()}
-    wait = quotients(waits["ours"], waits["floor"])
-    errors = sum(one[2] for one in told["ours"])
+    errors = {name: sum(one[2] for one in of) for name, of in told.items()}
     what = f"{count} processes × {CALLS} callbacks, {'WAL' if mode == 'wal' else 'rollback journal'}"
+    rate = compared(
+        f"{what}: throughput ({errors['ours']} errors; floor {errors['floor']})",
+        rates["ours"],
+        rates["floor"],
+        per_second,
+        least=0.8,
+    )
     return [
-        Row(
-            f"{what}: throughput",
-            f"{spread(rates['ours'], per_second)}, {errors} errors",
-            f"{spread(rates['floor'], per_second)}, {sum(one[2] for one in told['floor'])} errors",
-            spread(rate, times),
-            "≥ 0.8×, no error",
-            sorted(rate)[len(rate) // 2] >= 0.8 and not errors,
-        ),
-        Row(
-            f"{what}: worst wait",
-            spread(waits["ours"], milliseconds),
-            spread(waits["floor"], milliseconds),
-            spread(wait, times),
-            "≤ 0.33×",
-            sorted(wait)[len(wait) // 2] <= 1 / 3,
-        ),
+        replace(rate, met=rate.met and not errors["ours"], target=f"{rate.target}, no error"),
+        compared(f"{what}: worst wait", waits["ours"], waits["floor"], milliseconds, most=1 / 3),
     ]

@@ -14,6 +14,7 @@ from unittest import mock
 
 import paraschut as psu
 from bench.common import (
+    BATCH,
     Row,
     index_of,
     interleave,
@@ -29,9 +30,6 @@ from bench.common import (
 from paraschut.command import job_variables
 from paraschut.executors.file import FileJobExecutor
 from paraschut.process import boot_id, start_ticks
-from paraschut.store.store import Ready, Store
-
-BATCH = 20260101000000
 
 
 def submitted(count: int) -> float:
@@ -83,10 +81,9 @@ def stdlib(count: int) -> float:
 def measure(*, quick: bool) -> list[Row]:
     rows = _submitting(quick=quick)
     total = 100_000 if quick else 1_000_000
-    for count in (1, 100) if quick else (1, 100, 10_000):
+    for count in (1, 100, total // 100):
         rows.append(_nothing(total, count, together=True))
-    if not quick:
-        rows.append(_nothing(total, 10_000, together=False))
+    rows.append(_nothing(total, total // 100, together=False))
     return rows
 
 
@@ -130,7 +127,7 @@ def _nothing(total: int, count: int, *, together: bool) -> Row:
     """Time passes over ``total`` jobs in ``count`` batches, each held back by one running job."""
     with scratch() as folder:
         _add_blocked(total, count)
-        _submit_together(count) if together else _submit_one_by_one(count)
+        _submit_together(count) if together else _submit_one_by_one(folder, count)
         _start(folder)
         for _ in range(2):  # what changed a moment ago is looked at again: let it settle
             time.sleep(2.1)
@@ -144,8 +141,8 @@ def _nothing(total: int, count: int, *, together: bool) -> Row:
         spread(took, milliseconds),
         f"{milliseconds(asked)} (looking at each folder once)",
         "",
-        f"≤ {milliseconds(most)}",
-        statistics.median(took) <= most,
+        f"≤ {milliseconds(most)} more",
+        statistics.median(took) - asked <= most,
     )
 
 
@@ -160,9 +157,14 @@ def _pass(count: int) -> float:
 
 def _asking(folder: Path) -> float:
     """Return the seconds of the least that asking this executor is: the time stamps of its folders."""
-    tokens = os.listdir(folder / "jobs" / "submissions")
-    submissions = str(folder / "jobs" / "submissions")
-    return seconds(lambda: [os.stat(f"{submissions}/{token}").st_mtime_ns for token in tokens])
+    submissions = os.open(folder / "jobs" / "submissions", os.O_RDONLY)
+    tokens = os.listdir(submissions)
+    asked = [
+        seconds(lambda: [os.stat(token, dir_fd=submissions).st_mtime_ns for token in tokens])
+        for _ in range(5)
+    ]
+    os.close(submissions)
+    return statistics.median(asked)
 
 
 def _add_blocked(total: int, count: int) -> None:
@@ -186,14 +188,31 @@ def _submit_together(count: int) -> None:
     psu.submit_jobs(Executor=FileJobExecutor(), MaxJobs=count, Verbose=False)
 
 
-def _submit_one_by_one(count: int) -> None:
-    """Submit each batch in a pass of its own; spared of what each would look at, so that it takes a minute only."""
-    executor = FileJobExecutor()
-    with mock.patch("paraschut.fold.fold", return_value=[]), mock.patch("os.fsync"):
-        for batch in range(BATCH, BATCH + count):
-            ready = Ready([(batch, None, 2.0)], {batch: None}, None, 0)
-            with mock.patch.object(Store, "ready", return_value=ready):
-                psu.submit_jobs(Executor=executor, MaxJobs=count, Verbose=False)
+def _submit_one_by_one(folder: Path, count: int) -> None:
+    """Submit the first batch; the others get copies of that submission, with folders of their own, in a few seconds."""
+    psu.submit_one_batch(BATCH, FileJobExecutor(), Verbose=False)
+    submissions = folder / "jobs" / "submissions"
+    (model,) = os.listdir(submissions)
+    script = (submissions / model / "script.sh").read_text()
+    with contextlib.closing(sqlite3.connect(index_of(folder))) as db, db:
+        for batch in range(BATCH + 1, BATCH + count):
+            token = os.urandom(8).hex()
+            (submissions / token).mkdir(mode=0o700)
+            (submissions / token / "script.sh").write_text(
+                script.replace(model, token).replace(str(BATCH), str(batch))
+            )
+            _copy(db, "submission", model, token=token, cluster_id=token)
+            _copy(db, "attempt", model, token=token, BatchID=batch)
+            db.execute("UPDATE job SET state='submit', attempt=1 WHERE BatchID=? AND JobIndex=0", (batch,))
+        mine = "SELECT executor, environment FROM batch WHERE BatchID=?"
+        executor, environment = db.execute(mine, (BATCH,)).fetchone()
+        db.execute("UPDATE batch SET executor=?, environment=?", (executor, environment))
+
+
+def _copy(db: sqlite3.Connection, table: str, model: str, **other: object) -> None:
+    cursor = db.execute(f"SELECT * FROM {table} WHERE token=?", (model,))
+    row = dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True), **other)
+    db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", list(row.values()))
 
 
 def _start(folder: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         set_batch_field,
         set_job_field,
     )
-    from paraschut.dashboard import get_queue, print_log
+    from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
@@ -42,8 +42,13 @@ if TYPE_CHECKING:
     )
     from paraschut.executors.file import FileJobExecutor
     from paraschut.executors.local import LocalJobExecutor
+    from paraschut.executors.pbs import PBSJobExecutor
+    from paraschut.executors.sge import SGEJobExecutor
+    from paraschut.executors.slurm import SlurmJobExecutor
     from paraschut.functions import persist, readmgr
     from paraschut.futures import BatchExecutor
+    from paraschut.histories import history
+    from paraschut.logs import print_log
     from paraschut.mapping import persist_map
     from paraschut.prepare import (
         add_batch_to_queue,
@@ -52,9 +57,11 @@ if TYPE_CHECKING:
         get_job_template,
         load_data,
     )
+    from paraschut.reporting import plot_resources, plot_timeline, report
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
     from paraschut.submitter import periodic_submitter
+    from paraschut.watching import watch
 
     ClusterID: str | None
 
@@ -74,9 +81,12 @@ __all__ = [
     "NameTakenError",
     "NotFoundError",
     "NotInJobError",
+    "PBSJobExecutor",
     "ParaschutError",
+    "SGEJobExecutor",
     "SchemaError",
     "ScriptError",
+    "SlurmJobExecutor",
     "StaleJobError",
     "StoreBusyError",
     "StoreError",
@@ -92,16 +102,20 @@ __all__ = [
     "get_job_template",
     "get_qstat",
     "get_queue",
+    "history",
     "load_data",
     "periodic_submitter",
     "persist",
     "persist_map",
+    "plot_resources",
+    "plot_timeline",
     "print_log",
     "qdel_batch",
     "qdel_job",
     "readmgr",
     "remove_batch",
     "remove_batch_by_state",
+    "report",
     "set_batch_field",
     "set_complete",
     "set_job_field",
@@ -110,6 +124,7 @@ __all__ = [
     "submit_one_batch",
     "submit_one_job",
     "update_job",
+    "watch",
 ]
 
 _HOMES = {
@@ -122,7 +137,7 @@ _HOMES = {
         "set_batch_field",
         "set_job_field",
     ),
-    "dashboard": ("get_queue", "print_log"),
+    "dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
@@ -145,6 +160,11 @@ _HOMES = {
     ),
     "executors.file": ("FileJobExecutor",),
     "executors.local": ("LocalJobExecutor",),
+    "executors.pbs": ("PBSJobExecutor",),
+    "executors.sge": ("SGEJobExecutor",),
+    "executors.slurm": ("SlurmJobExecutor",),
+    "histories": ("history",),
+    "logs": ("print_log",),
     "functions": ("persist", "readmgr"),
     "futures": ("BatchExecutor",),
     "mapping": ("persist_map",),
@@ -155,9 +175,11 @@ _HOMES = {
         "get_job_template",
         "load_data",
     ),
+    "reporting": ("plot_resources", "plot_timeline", "report"),
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
     "submitter": ("periodic_submitter",),
+    "watching": ("watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

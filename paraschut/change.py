@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from paraschut import checks
 from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, NotFoundError
 from paraschut.executors.base import executor_of
-from paraschut.paths import Paths
+from paraschut.executors.cluster import ClusterJobExecutor
+from paraschut.paths import Paths, absolute
 from paraschut.process import identity
+from paraschut.progress import shown
 from paraschut.resources import needs_of
 from paraschut.store import views
 from paraschut.store.rows import Running
@@ -47,7 +50,8 @@ def set_job_field(
     JobIndex : int | Sequence[int]
         The job, or several.
     Fields : Mapping | None
-        The new values; None: ``{'state': 'init'}``, so that it is submitted again.
+        The new values; None: ``{'state': 'init'}``, so that it is submitted again. A ``workdir`` that is relative is
+        meant from the current folder.
     Unless : Mapping | None
         Jobs that have one of these values are left alone; None: ``{'state': ['complete', 'collected']}``. ``{}``: none.
 
@@ -66,8 +70,8 @@ def set_job_field(
     >>> set_job_field(20260101000000, [3, 4])  # doctest: +SKIP
     2
     """
-    (batch_id,) = jobs.numbers_of(BatchID)
-    return _set({batch_id: jobs.numbers_of(JobIndex)}, Fields, Unless, "set")
+    batch_id = checks.number_of(BatchID)
+    return _set({batch_id: checks.numbers_of(JobIndex)}, Fields, Unless, "set")
 
 
 def set_batch_field(
@@ -109,8 +113,11 @@ def reset(config: Config, wanted: Mapping[int, list[int] | None]) -> int:
 
 def _wanted(given: Batches) -> dict[int, list[int] | None]:
     if isinstance(given, Mapping):
-        return {batch_id: [one["JobIndex"] for one in group] for batch_id, group in given.items()}
-    return dict.fromkeys(jobs.numbers_of(given))
+        return {
+            checks.number_of(batch_id): checks.numbers_of([one["JobIndex"] for one in group])
+            for batch_id, group in given.items()
+        }
+    return dict.fromkeys(checks.numbers_of(given))
 
 
 def _set(
@@ -126,6 +133,8 @@ def _set(
         {"state": _FINISHED} if Unless is None else {key: _several(value) for key, value in Unless.items()}
     )
     _check(fields)
+    if fields.get("workdir"):
+        fields["workdir"] = absolute(fields["workdir"])
     config = config or load_config()
     with Store.of(config) as store:
         folding.fold(store, config)
@@ -145,16 +154,11 @@ def _check(fields: Mapping[str, Any]) -> None:
     fixed = [field for field in fields if field in {"BatchID", "JobIndex", *jobs.RUNTIME}]
     if fixed:
         raise JobError(f"The field {fixed[0]!r} of a job cannot be set. Nothing was changed.")
-    jobs.check_change(fields)
+    checks.check_change(fields)
     needs_of(fields.get("resources"))
-    state = fields.get("state", "init")
-    if not isinstance(state, str) or not state.strip() or state in {"submit", "run", "spawn"}:
+    if fields.get("state") in jobs.SUBMITTED:
         raise JobError(
-            f"A job cannot be set to state {state!r}; submit_jobs submits it. Nothing was changed."
-        )
-    if not jobs.is_number(fields.get("priority", 0)):
-        raise JobError(
-            f"A job cannot have priority {fields['priority']!r}; it is a number. Nothing was changed."
+            f"A job cannot be set to state {fields['state']!r}; submit_jobs submits it. Nothing was changed."
         )
 
 
@@ -174,16 +178,21 @@ def _refuse_unknown(store: Store, wanted: Mapping[int, Sequence[int] | None]) ->
 def _delete(store: Store, config: Config, taken: list[Running]) -> None:
     """Delete attempts from their executors, and fold the end of those of which it is certain."""
     taken.sort(key=lambda one: (one.executor, one.token))
-    for (name, token), group in groupby(taken, key=lambda one: (one.executor, one.token)):
-        mine = list(group)
-        gone = set(executor_of(name, config).delete(folding.bare(store, token), [one.task for one in mine]))
-        if gone:
+    for name, mine in groupby(taken, key=lambda one: one.executor):
+        groups = [list(group) for _, group in groupby(mine, key=lambda one: one.token)]
+        wanted = [
+            (folding.bare(store, group[0].token, group[0].cluster_id), [one.task for one in group])
+            for group in groups
+        ]
+        for group, gone in zip(groups, executor_of(name, config).delete_all(wanted), strict=True):
+            ended = [one for one in group if one.task in gone]
+            if not ended:
+                continue
             now = time.time()
             with store.writing() as (_, db):
-                for one in mine:
-                    if one.task in gone:
-                        key = Key(one.batch_id, one.job_index, one.n)
-                        end_attempt(db, key, Ended(one.started, now, None, None), "cancelled", complete=False)
+                for one in ended:
+                    key = Key(one.batch_id, one.job_index, one.n)
+                    end_attempt(db, key, Ended(one.started, now, None, None), "cancelled", complete=False)
 
 
 def qdel_batch(BatchID: Batches, state: str = "held") -> int:
@@ -207,13 +216,27 @@ def qdel_batch(BatchID: Batches, state: str = "held") -> int:
     4
     """
     _check_deleted(state)
-    return delete(load_config(), _wanted(BatchID), state)
+    wanted = _wanted(BatchID)
+    config = load_config()
+    if not isinstance(BatchID, Mapping):
+        _delete_closers(config, list(wanted))
+    return delete(config, wanted, state)
 
 
 def delete(config: Config, wanted: Mapping[int, list[int] | None], state: str = "held") -> int:
     """Delete jobs from their executor, and hold back those that it does not have."""
     only = ("init", "submit", "run", "spawn")
     return _set(wanted, {"state": state}, {}, "qdel", only=only, config=config)
+
+
+def _delete_closers(config: Config, batch_ids: Sequence[int]) -> None:
+    """Delete what would go on with batches when their jobs are deleted."""
+    with Store.of(config) as store, store.reading() as connection:
+        closers = views.closers_of(connection, batch_ids)
+    for name, ids in closers.items():
+        executor = executor_of(name, config)
+        if isinstance(executor, ClusterJobExecutor):
+            executor.delete_jobs(sorted(ids))
 
 
 def _check_deleted(state: str) -> None:
@@ -249,8 +272,7 @@ def qdel_job(BatchID: int, JobIndex: int | Sequence[int], state: str = "held") -
     1
     """
     _check_deleted(state)
-    (batch_id,) = jobs.numbers_of(BatchID)
-    return delete(load_config(), {batch_id: jobs.numbers_of(JobIndex)}, state)
+    return delete(load_config(), {checks.number_of(BatchID): checks.numbers_of(JobIndex)}, state)
 
 
 def boost_batch_priority(BatchID: Batches, by: float) -> int:
@@ -273,12 +295,12 @@ def boost_batch_priority(BatchID: Batches, by: float) -> int:
     >>> boost_batch_priority(20260101000000, 100)  # doctest: +SKIP
     16
     """
-    if not jobs.is_number(by):
+    if not checks.is_number(by):
         raise JobError(f"The priority cannot be raised by {by!r}; it is a number. Nothing was changed.")
     wanted = _wanted(BatchID)
     with Store.of(load_config()) as store:
         _refuse_unknown(store, dict.fromkeys(wanted))
-        return store.boost(list(wanted), by, who=identity(), now=time.time())
+        return store.boost(list(wanted), checks.plain_number(by), who=identity(), now=time.time())
 
 
 def remove_batch(BatchID: Batches) -> int:
@@ -320,7 +342,7 @@ def remove(config: Config, wanted: list[int]) -> None:
         delete(config, dict.fromkeys(wanted))
         _delete(store, config, store.take_back(wanted, time.time()))
         _await_end(store, config, wanted)
-        for batch_id in wanted:
+        for batch_id in shown(wanted, "removing", "batch", many=10):
             store.remove(batch_id, who=identity(), now=time.time())
             shutil.rmtree(Paths(store.index).batch(batch_id), ignore_errors=True)
 

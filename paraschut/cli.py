@@ -15,7 +15,7 @@ import click
 
 from paraschut import __version__, job_cli
 from paraschut.cli_change import boost, cancel, remove, reset
-from paraschut.cli_look import history, info, log, queue
+from paraschut.cli_look import history, info, log, queue, report, watch
 from paraschut.cli_parts import (
     Commands,
     Selector,
@@ -29,6 +29,8 @@ from paraschut.cli_parts import (
     selector,
     selectors_argument,
 )
+from paraschut.cli_run import doctor
+from paraschut.cli_run import run as run_commands
 from paraschut.errors import ParaschutError
 
 if TYPE_CHECKING:
@@ -46,7 +48,14 @@ A SELECTOR names jobs:
   20260101000000:1,3-8  several
   last, last:7          the newest batch, or one of its jobs
   all                   all jobs of all batches
-A BATCH is the same without job indices.
+A BATCH is the same without job indices. --in STATE and --filter CONDITION
+choose among them.
+
+To have the shell complete commands and options, add to ~/.bashrc (for zsh and
+fish, with zsh_source and fish_source to their own files):
+  eval "$(_PARASCHUT_COMPLETE=bash_source paraschut)"
+
+Colours are used on a terminal only, and not if NO_COLOR is set.
 
 Exit status: 0 it is done; 1 it could not be done, for a reason that is told
 in a sentence; 2 wrong usage; 130 Ctrl-C; 141 the reader of the output left.
@@ -323,5 +332,23 @@ def job(arguments: tuple[str, ...]) -> None:
     raise click.exceptions.Exit(job_cli.main(arguments))
 
 
-for _command in (init, demo, submit, queue, log, info, history, reset, cancel, remove, boost, submitter, job):
+for _command in (
+    init,
+    demo,
+    run_commands,
+    submit,
+    queue,
+    watch,
+    log,
+    info,
+    history,
+    report,
+    reset,
+    cancel,
+    remove,
+    boost,
+    submitter,
+    doctor,
+    job,
+):
     cli.add_command(_command)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
 from paraschut.cli_parts import (
+    Chosen,
     Selector,
     Verbatim,
     ask,
     choose,
     filter_option,
     in_states,
+    in_these_states,
     jobs_and_batches,
     jobs_of,
+    json_option,
     named,
     open_index,
     plural,
+    put_json,
     selector,
     selectors_argument,
+    states_option,
     whole,
     yes_option,
 )
@@ -35,13 +43,35 @@ def _refuse_nothing(selectors: tuple[Selector, ...], other: object, option: str)
     return selectors or (Selector("all"),)
 
 
+def _tell(line: str, count: int, *, as_json: bool, **what: Any) -> None:
+    """Say what was done, in words or as data."""
+    if as_json:
+        put_json({"count": count, **what})
+    else:
+        click.echo(line)
+
+
+def _indices(chosen: Sequence[Chosen]) -> dict[str, list[int]]:
+    return {str(one.batch_id): sorted(one.indices) for one in chosen}
+
+
 @click.command(cls=Verbatim)
 @selectors_argument(selector, "[SELECTOR]...")
 @click.option("--state", metavar="STATE", default="init", help="The new state; default: init.")
 @click.option("--all-states", is_flag=True, help="Also jobs that are complete or collected.")
+@states_option()
 @filter_option("Only jobs that meet it.")
 @yes_option
-def reset(selectors: tuple[Selector, ...], state: str, all_states: bool, condition: str, yes: bool) -> None:
+@json_option
+def reset(
+    selectors: tuple[Selector, ...],
+    state: str,
+    all_states: bool,
+    only: tuple[str, ...],
+    condition: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Set jobs back to 'init', to be submitted again.
 
     Jobs that are complete or collected are left alone, unless --all-states is
@@ -50,20 +80,24 @@ def reset(selectors: tuple[Selector, ...], state: str, all_states: bool, conditi
     For example:
 
       paraschut reset 20260101000000:1,3-8
-      paraschut reset last --filter 'failure IS NOT NULL' --yes
+      paraschut reset last --in missing --yes
+
+    --json: an object with count (how many jobs were changed), state, and jobs
+    (those that were chosen: an object of BatchID to a list of JobIndex).
     """
     from paraschut import set_batch_field
 
+    condition = in_these_states(condition, only)
     selectors = _refuse_nothing(selectors, condition, "--filter")
     left_alone = [state] if all_states else [*_FINISHED, state]
     with open_index() as store:
         chosen = in_states(choose(store, selectors, condition), lambda one: one not in left_alone)
-    if not chosen:
-        click.echo("There is nothing to reset: no such job, or all are in their state already or done.")
-        return
-    ask(f"set {jobs_and_batches(chosen)} to {state!r}", chosen, yes=yes)
-    count = set_batch_field(jobs_of(chosen), {"state": state}, {"state": left_alone})
-    click.echo(f"Set {plural(count, 'job')} to {state!r}.")
+    count, line = 0, "There is nothing to reset: no such job, or all are in their state already or done."
+    if chosen:
+        ask(f"set {jobs_and_batches(chosen)} to {state!r}", chosen, yes=yes)
+        count = set_batch_field(jobs_of(chosen), {"state": state}, {"state": left_alone})
+        line = f"Set {plural(count, 'job')} to {state!r}."
+    _tell(line, count, as_json=as_json, state=state, jobs=_indices(chosen))
 
 
 @click.command(cls=Verbatim)
@@ -74,9 +108,18 @@ def reset(selectors: tuple[Selector, ...], state: str, all_states: bool, conditi
     default="held",
     help="What becomes of the jobs: held, the default, so that nothing sends them again, or init.",
 )
+@states_option()
 @filter_option("Only jobs that meet it.")
 @yes_option
-def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: bool) -> None:
+@json_option
+def cancel(
+    selectors: tuple[Selector, ...],
+    state: str,
+    only: tuple[str, ...],
+    condition: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Take jobs off the queue, running ones too.
 
     They are held back, and nothing sends them again until "paraschut reset" is
@@ -86,27 +129,31 @@ def cancel(selectors: tuple[Selector, ...], state: str, condition: str, yes: boo
 
       paraschut cancel last
       paraschut cancel 20260101000000:7 --state init --yes
+
+    --json: an object as of "paraschut reset".
     """
     from paraschut import qdel_batch
 
+    condition = in_these_states(condition, only)
     selectors = _refuse_nothing(selectors, condition, "--filter")
     with open_index() as store:
         chosen = in_states(
             choose(store, selectors, condition), lambda one: one in _UNFINISHED and one != state
         )
-    if not chosen:
-        click.echo("There is nothing to cancel: no such job, or all are done or held.")
-        return
-    ask(f"take {jobs_and_batches(chosen)} off the queue, to {state!r}", chosen, yes=yes)
-    count = qdel_batch(jobs_of(chosen), state)
-    click.echo(f"Took {plural(count, 'job')} off the queue, to {state!r}.")
+    count, line = 0, "There is nothing to cancel: no such job, or all are done or held."
+    if chosen:
+        ask(f"take {jobs_and_batches(chosen)} off the queue, to {state!r}", chosen, yes=yes)
+        count = qdel_batch(jobs_of(chosen), state)
+        line = f"Took {plural(count, 'job')} off the queue, to {state!r}."
+    _tell(line, count, as_json=as_json, state=state, jobs=_indices(chosen))
 
 
 @click.command(cls=Verbatim)
 @selectors_argument(whole, "[BATCH]...")
 @click.option("--state", metavar="STATE", help="Only batches whose jobs are all in this state.")
 @yes_option
-def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool) -> None:
+@json_option
+def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool, as_json: bool) -> None:
     """Remove batches for good.
 
     Their jobs, their history, their scripts, data and logs. What still runs is
@@ -116,25 +163,30 @@ def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool) -> Non
 
       paraschut remove 20260101000000
       paraschut remove --state collected --yes
+
+    --json: an object with count (how many batches were removed) and batches
+    (their BatchIDs).
     """
     from paraschut import remove_batch
 
     selectors = _refuse_nothing(selectors, state, "--state")
     with open_index() as store:
         chosen = [one for one in choose(store, selectors) if state is None or set(one.states) == {state}]
-    if not chosen:
-        click.echo("There is nothing to remove: no such batch.")
-        return
-    ask(f"remove {jobs_and_batches(chosen)} for good, with all files", chosen, yes=yes)
-    count = remove_batch([one.batch_id for one in chosen])
-    click.echo(f"Removed {plural(count, 'batch')}.")
+    count, line = 0, "There is nothing to remove: no such batch."
+    batches = [one.batch_id for one in chosen]
+    if chosen:
+        ask(f"remove {jobs_and_batches(chosen)} for good, with all files", chosen, yes=yes)
+        count = remove_batch(batches)
+        line = f"Removed {plural(count, 'batch')}."
+    _tell(line, count, as_json=as_json, batches=batches)
 
 
 # A number below 0 would be taken for an option otherwise.
 @click.command(cls=Verbatim, context_settings={"ignore_unknown_options": True})
 @click.argument("batch", metavar="BATCH", type=whole)
 @click.argument("by", metavar="BY", type=float)
-def boost(batch: Selector, by: float) -> None:
+@json_option
+def boost(batch: Selector, by: float, as_json: bool) -> None:
     """Add to the priority of all jobs of a batch.
 
     Jobs above 100 go before those of all other batches.
@@ -143,6 +195,9 @@ def boost(batch: Selector, by: float) -> None:
 
       paraschut boost last 100
       paraschut boost last -100
+
+    --json: an object with count (how many jobs were changed), by, and batches
+    (their BatchIDs).
     """
     from paraschut import boost_batch_priority
 
@@ -150,4 +205,5 @@ def boost(batch: Selector, by: float) -> None:
         chosen = named(store, [batch])
         batch_ids = [one.batch_id for one in choose(store, [batch])] if chosen is None else list(chosen)
     count = boost_batch_priority(batch_ids, int(by) if by.is_integer() else by)
-    click.echo(f"Added {by:g} to the priority of {plural(count, 'job')}.")
+    line = f"Added {by:g} to the priority of {plural(count, 'job')}."
+    _tell(line, count, as_json=as_json, by=by, batches=batch_ids)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,6 +13,7 @@ from paraschut.cli_parts import (
     Verbatim,
     choose,
     filter_option,
+    in_these_states,
     json_option,
     named,
     one_job,
@@ -23,13 +22,12 @@ from paraschut.cli_parts import (
     put_json,
     selector,
     selectors_argument,
+    states_option,
     whole,
 )
-from paraschut.errors import NotFoundError, StoreError
-
-_ATTEMPT = ("n", "executor", "host", "submitted", "started", "cancelled", "ended")
-_END = ("code", "signal", "reason", "max_rss", "cpu")
-_EVENT = ("at", "kind", "JobIndex", "host", "pid", "detail")
+from paraschut.errors import JobError, NotFoundError
+from paraschut.screen import coloured
+from paraschut.summary import parse_spans
 
 
 @click.command(cls=Verbatim)
@@ -82,6 +80,45 @@ def queue(
         put_json({str(batch_id): jobs for batch_id, jobs in (found or {}).items()})
 
 
+@click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--interval",
+    "-n",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    help="Between two looks; default: 5.",
+)
+@click.option(
+    "--display",
+    "states",
+    metavar="STATE",
+    multiple=True,
+    help="Show only jobs in this state, or 'missing'. May be given several times.",
+)
+@filter_option("Show only jobs that meet it.")
+def watch(selectors: tuple[Selector, ...], interval: float, states: tuple[str, ...], condition: str) -> None:
+    """Show where every batch stands, and keep that up to date.
+
+    On a screen of its own, which q or Ctrl-C leaves; arrow keys scroll. It ends
+    by itself when no job is left that runs or waits. Into a pipe or a file, text
+    is printed whenever something has changed.
+
+    For example:
+
+      paraschut watch
+      paraschut watch last -n 2 --display run --display missing
+    """
+    from paraschut import watch as watch_queue
+
+    watch_queue(
+        interval,
+        _of_batches(selectors, condition),
+        Display={word.strip() for given in states for word in given.split(",")} or None,
+    )
+
+
 def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
     """Return a Filter that also holds only for some batches."""
     if not selectors:
@@ -110,31 +147,101 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
     help="Which attempt: 1 is the first, -1 the last, which is the default.",
 )
 @click.option("--lines", "-n", metavar="N", type=click.IntRange(min=0), help="Only the last N lines.")
+@click.option("--head", metavar="N", type=click.IntRange(min=0), help="Only the first N lines.")
+@click.option("--range", "span", metavar="A-B", help="Only lines A to B, counted from 1: 5-9, or 1,5-9.")
 @click.option("--regex", metavar="REGEX", help="Only lines in which this regular expression is found.")
+@click.option(
+    "--grep",
+    "wanted",
+    metavar="REGEX",
+    help="Search the logs of all jobs that are meant, and print what is found as BATCH:JOB:line: text.",
+)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on as the jobs write, until they have ended or Ctrl-C."
+)
+@states_option()
 @filter_option("Only jobs that meet it.")
 def log(
-    which: Selector, stderr: bool, attempt: int, lines: int | None, regex: str | None, condition: str
+    which: Selector,
+    stderr: bool,
+    attempt: int,
+    lines: int | None,
+    head: int | None,
+    span: str | None,
+    regex: str | None,
+    wanted: str | None,
+    follow: bool,
+    only: tuple[str, ...],
+    condition: str,
 ) -> None:
     """Print what jobs wrote, also while they run.
 
-    Of whole batches, those that have started are meant.
+    Of whole batches, those that have started are meant. A log may be of any
+    size: very long lines are cut, and bytes that are no text are replaced.
 
     For example:
 
       paraschut log last:7 --stderr --lines 20
+      paraschut log last:7 -f
+      paraschut log last --grep 'loss: nan|Traceback'
       paraschut log all --filter 'failure LIKE "%memory%"' --stderr
+
+    Exit status: as of all commands; and 1 if --grep finds nothing.
     """
     from paraschut import print_log
 
+    condition = in_these_states(condition, only)
     if attempt == 0:
         raise click.UsageError("--attempt counts from 1, or backwards from -1: there is no attempt 0.")
+    parts = {"--lines": lines, "--head": head, "--range": span}
+    given = [option for option, value in parts.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} do not go together: each says which lines.")
     key = "stderr" if stderr else "stdout"
+    if wanted is not None:
+        if given or regex or follow or attempt != -1:
+            raise click.UsageError(
+                "--grep searches the whole last log: only --stderr and --filter go with it."
+            )
+        _grep(which, condition, key, wanted)
+        return
+    if follow and (head is not None or span is not None):
+        raise click.UsageError("What is followed is at the end: only --lines says where to begin.")
+    chosen = _line_numbers(lines, head, span)
     number = attempt - 1 if attempt > 0 else attempt
     found = _with_log(which, condition, attempt, number)
     for batch_id, indices in found.items():
         if len(found) > 1 and len(indices) == 1:
             click.echo(f"--- {batch_id}:{indices[0]}, {key}")
-        print_log(batch_id, indices, key, LogIndex=number, Lines=lines, RegEx=regex)
+        print_log(batch_id, indices, key, LogIndex=number, Lines=chosen, RegEx=regex, Follow=follow)
+
+
+def _line_numbers(lines: int | None, head: int | None, span: str | None) -> int | Iterable[int] | None:
+    if head is not None:
+        return range(head)
+    if span is not None:
+        try:
+            return [number - 1 for number in parse_spans(span) if number]
+        except JobError as error:
+            raise click.UsageError(
+                f"--range takes line numbers, as 5-9 or 1,5-9: {span!r} is none."
+            ) from error
+    return lines
+
+
+def _grep(which: Selector, condition: str, key: str, wanted: str) -> None:
+    from paraschut.logs import grep, pattern_of
+
+    pattern = pattern_of(wanted)
+    found = False
+    with open_index() as store:
+        jobs = {one.batch_id: one.indices for one in choose(store, [which], condition)}
+        for log, number, line in grep(store, jobs, key, pattern):
+            found = True
+            where = f"{log.batch_id}:{log.job_index}:{number}: "
+            click.echo(click.style(where, fg="cyan") + line if coloured() else where + line, color=True)
+    if not found:
+        raise click.exceptions.Exit(job_cli.FAILED)
 
 
 def _with_log(which: Selector, condition: str, attempt: int, number: int) -> dict[int, list[int]]:
@@ -193,6 +300,39 @@ def _job_text(job: Mapping[str, Any]) -> str:
 
 
 @click.command(cls=Verbatim)
+@selectors_argument(whole, "[BATCH]...")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    default="paraschut-report.html",
+    help="The file; default: paraschut-report.html.",
+)
+@filter_option("Only jobs that meet it.")
+@json_option
+def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json: bool) -> None:
+    """Write an HTML file about what ran, to look at.
+
+    A timeline by host, run times, what was asked for and used, throughput,
+    failures by cause, the slowest and hungriest jobs. It opens from disk. It
+    needs matplotlib: pip install "paraschut[plots]"
+
+    For example:
+
+      paraschut report last -o yeast.html
+
+    --json: an object with path.
+    """
+    from paraschut import report as report_on
+
+    path = report_on(path=output, Filter=_of_batches(selectors, condition))
+    if as_json:
+        put_json({"path": str(path)})
+    else:
+        click.echo(f"Wrote {path}")
+
+
+@click.command(cls=Verbatim)
 @click.argument("which", metavar="BATCH:JOB", type=selector)
 @json_option
 def history(which: Selector, as_json: bool) -> None:
@@ -212,91 +352,10 @@ def history(which: Selector, as_json: bool) -> None:
     Times are UTC epoch seconds, durations seconds, sizes bytes; what is not
     known is null.
     """
-    found = _history(*one_job(which))
+    from paraschut.histories import history as history_of
+
+    found = history_of(*one_job(which))
     if as_json:
         put_json(found)
     else:
-        click.echo(_history_text(found))
-
-
-def _history(batch_id: int, job_index: int) -> dict[str, Any]:
-    from paraschut import fold as folding
-    from paraschut.config import load_config
-    from paraschut.store import views
-    from paraschut.store.runtime import cluster_id
-
-    with open_index() as store:
-        named(store, [Selector(batch_id, (job_index,))])
-        # An index that cannot be written is shown as it is.
-        with contextlib.suppress(StoreError):
-            folding.fold(store, load_config(), thorough=True)
-        with store.reading() as connection:
-            attempts = views.attempts_of(connection, batch_id, job_index)
-            events = views.events_of(connection, batch_id, job_index)
-    return {
-        "BatchID": batch_id,
-        "JobIndex": job_index,
-        "attempts": [
-            {
-                **{key: one[key] for key in _ATTEMPT + _END},
-                "ClusterID": cluster_id(one["cluster_id"], one["task"]),
-            }
-            for one in attempts
-        ],
-        "events": [{key: one[key] for key in _EVENT} for one in events],
-    }
-
-
-def _history_text(found: Mapping[str, Any]) -> str:
-    from paraschut.render import render_table
-
-    where = f"{found['BatchID']}:{found['JobIndex']}"
-    attempts = [
-        {
-            "attempt": one["n"],
-            "executor": one["executor"],
-            "host": one["host"],
-            **{key: _when(one[key]) for key in ("submitted", "started", "ended")},
-            "how": _how(one),
-            "memory": _memory(one["max_rss"]),
-            "cpu s": one["cpu"],
-        }
-        for one in found["attempts"]
-    ]
-    events = [
-        {
-            "at": _when(one["at"]),
-            "what": one["kind"] + (" (several jobs)" if one["JobIndex"] is None else ""),
-            "by": f"process {one['pid']} on {one['host']}",
-            "detail": one["detail"],
-        }
-        for one in found["events"]
-    ]
-    tables = [
-        render_table(rows, list(rows[0])) if rows else nothing
-        for rows, nothing in (
-            (attempts, f"Job {where} was not submitted yet."),
-            (events, "Nobody changed it."),
-        )
-    ]
-    return "\n\n".join(tables)
-
-
-def _when(at: float | None) -> str | None:
-    return None if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _how(attempt: Mapping[str, Any]) -> str:
-    if attempt["reason"]:
-        return str(attempt["reason"])
-    if attempt["ended"] is None:
-        return "" if attempt["started"] is None else "running"
-    if attempt["signal"]:
-        return f"signal {attempt['signal']}"
-    return "ended" if attempt["code"] is None else f"exit code {attempt['code']}"
-
-
-def _memory(size: int | None) -> str | None:
-    from paraschut.resources import format_size
-
-    return None if size is None else format_size(size)
+        click.echo(repr(found))

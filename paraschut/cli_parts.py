@@ -250,6 +250,40 @@ def filter_option(text: str) -> Decorator:
     return click.option("--filter", "condition", metavar="CONDITION", default="", help=text)
 
 
+def states_option() -> Decorator:
+    """Return the option that chooses jobs by their state; :func:`in_these_states` makes a Filter of it."""
+    return click.option(
+        "--in",
+        "only",
+        metavar="STATE",
+        multiple=True,
+        help="Only jobs in this state, or 'missing'. May be given several times.",
+    )
+
+
+def in_these_states(condition: str, states: Iterable[str]) -> str:
+    r"""Return a Filter that also holds only for jobs in some states; as it is if there are none.
+
+    Examples
+    --------
+    >>> in_these_states("n > 3", ["run,missing"])
+    "(n > 3\n) AND (state IN ('run') OR failure IS NOT NULL)"
+    """
+    words = [word.strip() for given in states for word in given.split(",") if word.strip()]
+    if not words:
+        return condition
+    texts = ", ".join("'" + word.replace("'", "''") + "'" for word in words if word != "missing")
+    parts = [f"state IN ({texts})"] if texts else []
+    parts += ["failure IS NOT NULL"] if "missing" in words else []
+    only = f"({' OR '.join(parts)})"
+    if not condition.strip():
+        return only
+    from paraschut.store.filters import compile_filter
+
+    compile_filter(condition)  # so that a mistake is shown in the user's own words
+    return f"({condition}\n) AND {only}"
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, in UTF-8.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 

@@ -71,12 +71,24 @@ class Config:
         What local jobs may use of this machine: jobs at once, processors, bytes; 0 is all that it has.
     environment : tuple[str, ...]
         Variables that a job gets from its submitter; a name that ends in ``*`` is a prefix.
+    prologue : tuple[str, ...]
+        Lines of shell that are run before each job on a cluster.
     trusted_users : tuple[str, ...]
         Users, besides this one, whose pickled data may be loaded.
     journal_mode : str
         ``auto``, ``wal`` or ``delete``.
     lock_timeout, command_timeout : float
         Seconds to wait for the index, and for one command of a scheduler.
+    queue_age : float
+        Seconds for which an answer of the scheduler's queue is shared.
+    retries : int
+        How often a job that ended badly is tried again, where the job does not say so.
+    retry_pause : float
+        Seconds before the first new try; each further pause is twice as long, up to an hour.
+    retry_mem_factor, retry_mem_limit : float, int
+        What more memory a job asks for after it ran out of it, and bytes that this never exceeds; 0 is no limit.
+    retry_walltime_factor, retry_walltime_limit : float
+        The same for the time limit, in seconds.
     grace : float | None
         Seconds that a job may leave no trace before it is missing; None: chosen by the file system.
     template : Mapping[str, Any]
@@ -98,10 +110,18 @@ class Config:
     cpus: int = 0
     mem: int = 0
     environment: tuple[str, ...] = ENVIRONMENT
+    prologue: tuple[str, ...] = ()
     trusted_users: tuple[str, ...] = ()
     journal_mode: Literal["auto", "wal", "delete"] = "auto"
     lock_timeout: float = 60.0
     command_timeout: float = 60.0
+    queue_age: float = 5.0
+    retries: int = 0
+    retry_pause: float = 10.0
+    retry_mem_factor: float = 2.0
+    retry_mem_limit: int = 0
+    retry_walltime_factor: float = 2.0
+    retry_walltime_limit: float = 0.0
     grace: float | None = None
     template: Mapping[str, Any] = field(default_factory=_default_template, hash=False)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from paraschut.errors import ConfigError, JobError
-from paraschut.resources import needs_of, parse_size
+from paraschut.resources import needs_of, parse_size, parse_time
 
 _LARGEST = 2**63 - 1  # what an integer of SQLite holds
 
@@ -57,6 +57,17 @@ def _number(value: Any) -> Any:
 
 def _seconds(value: Any, *, or_zero: bool = True) -> float:
     return float(_require(_number(value) > 0 or (or_zero and value == 0), value))
+
+
+def _factor(value: Any) -> float:
+    return float(_require(_number(value) >= 1, value))
+
+
+def _duration(value: Any) -> float:
+    try:
+        return parse_time(value)
+    except JobError as error:
+        raise ValueError(value) from error
 
 
 def _size(value: Any) -> int:
@@ -116,12 +127,20 @@ RULES = {
     "environment": Rule(
         _variables, "a list of names of variables, where a name may end in *", '["PATH", "CONDA*"]'
     ),
+    "prologue": Rule(_texts, "a list of lines of shell", '["module load gcc"]'),
     "trusted_users": Rule(_texts, "a list of names of users", '["alice"]'),
     "journal_mode": Rule(
         partial(_one_of, words=("auto", "wal", "delete")), '"auto", "wal" or "delete"', '"auto"'
     ),
     "lock_timeout": Rule(_seconds, "a number of seconds, 0 or more", "60.0"),
     "command_timeout": Rule(partial(_seconds, or_zero=False), "a number of seconds above 0", "60.0"),
+    "queue_age": Rule(_seconds, "a number of seconds, 0 or more", "5.0"),
+    "retries": Rule(partial(_whole, least=0), _WHOLE, "3"),
+    "retry_pause": Rule(_seconds, "a number of seconds, 0 or more", "10.0"),
+    "retry_mem_factor": Rule(_factor, "a number of 1 or more", "2.0"),
+    "retry_mem_limit": Rule(_size, "a size with its unit, or a number of bytes; 0 is no limit", '"64gb"'),
+    "retry_walltime_factor": Rule(_factor, "a number of 1 or more", "2.0"),
+    "retry_walltime_limit": Rule(_duration, "a time, or a number of seconds; 0 is no limit", '"2-00:00:00"'),
     "grace": Rule(_seconds, "a number of seconds, 0 or more", "90.0"),
 }
 #: The known fields of the template; others are the user's own.
@@ -134,6 +153,7 @@ FIELDS = {
     "resources": Rule(
         _resources, "a table of what a job asks for", '{ cpus = 2, mem = "4gb", walltime = "02:00:00" }'
     ),
+    "retries": Rule(partial(_whole, least=0), _WHOLE, "3"),
     "state": Rule(_state, '"init", "held" or a word of your own', '"init"'),
 }
 
@@ -170,10 +190,10 @@ def refuse_unknown(file: File, key: str) -> NoReturn:
     from difflib import get_close_matches
 
     valid = [*RULES, "template"]
-    if close := get_close_matches(key.lower().replace("-", "_"), valid, n=1):
-        hint = f" Did you mean {close[0]}?"
-    elif key in FIELDS:
+    if key in FIELDS and key not in RULES:
         hint = " It is a field of jobs: put it below [paraschut.template]."
+    elif close := get_close_matches(key.lower().replace("-", "_"), valid, n=1):
+        hint = f" Did you mean {close[0]}?"
     else:
         hint = ""
     file.refuse(("paraschut", key), f"there is no setting {key!r}.{hint} Valid are: {', '.join(valid)}.")

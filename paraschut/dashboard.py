@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
-import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, overload
 
 from paraschut import fold as folding
-from paraschut import job as jobs
+from paraschut import queues
 from paraschut.config import Config, load_config
-from paraschut.errors import JobError, NotFoundError, StoreError
+from paraschut.errors import StoreError
 from paraschut.executors.base import JobExecutor, executor_of
+from paraschut.logs import lines_of
 from paraschut.paths import Paths
 from paraschut.process import identity
 from paraschut.render import render_queue
+from paraschut.render_html import queue_html
+from paraschut.screen import coloured, show, width
+from paraschut.snapshot import Queue
 from paraschut.store import views
 from paraschut.store.store import Store
-from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, spans_of
+from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left, spans_of
 
 #: Lines of the error log that a report on a missing job shows.
 _REPORT_LINES = 10
+#: The states of jobs that are still to start.
+_WAITING = ("init", "submit")
 
 
 @overload
@@ -44,7 +49,7 @@ def get_queue(
     Display: Collection[str] | None = ...,
     Filter: str = ...,
     Executor: JobExecutor | str | None = ...,
-) -> dict[int, list[jobs.Job]]: ...
+) -> Queue: ...
 @overload
 def get_queue(
     Verbose: bool,
@@ -53,7 +58,7 @@ def get_queue(
     Display: Collection[str] | None = ...,
     Filter: str = ...,
     Executor: JobExecutor | str | None = ...,
-) -> dict[int, list[jobs.Job]] | None: ...
+) -> Queue | None: ...
 def get_queue(
     Verbose: bool = True,
     ResetMissing: bool = False,
@@ -61,8 +66,8 @@ def get_queue(
     Display: Collection[str] | None = None,
     Filter: str = "",
     Executor: JobExecutor | str | None = None,
-) -> dict[int, list[jobs.Job]] | None:
-    """Show where every batch stands.
+) -> Queue | None:
+    """Show where every batch stands: as text in a terminal, as HTML in a notebook.
 
     A missing job is one that was submitted or ran, and is gone without having completed; its reason is shown.
 
@@ -73,18 +78,20 @@ def get_queue(
     ResetMissing : bool
         Set missing jobs back to ``init``.
     ReportMissing : bool
-        Print the end of the error log of each missing job.
+        Print the end of the error log of each missing job, and what its scheduler said.
     Display : Collection[str] | None
         Only these states (and ``'missing'``); None: all.
     Filter : str
-        Only jobs that meet a condition, such as ``'name LIKE "%yeast%" AND BatchID > 20260101000000'``.
+        Only jobs that meet a condition, such as ``'name LIKE "%yeast%" AND BatchID > 20260101000000'``. A field of
+        your own may stand alone, as in ``'checked AND NOT flags.outlier'``.
     Executor : JobExecutor | str | None
         Only judge jobs of this executor; None: of all.
 
     Returns
     -------
-    dict[int, list[Job]] | None
-        With ``Verbose=False``: the jobs by BatchID, without the values that would have to be unpickled.
+    Queue | None
+        With ``Verbose=False``: a dict of BatchID to a list of job dicts, without the values that would have to be
+        unpickled. A notebook shows it as the dashboard; its ``to_pandas()`` is a table.
 
     Raises
     ------
@@ -96,22 +103,21 @@ def get_queue(
     >>> get_queue(Display={"run", "missing"})  # doctest: +SKIP
     """
     config = load_config()
-    condition = _condition(Filter)
+    condition = condition_of(Filter)
     states = [Display] if isinstance(Display, str) else Display
     if not os.path.exists(config.index):
         if Verbose:
-            _show(render_queue([], Totals(0, 0, 0, 0, 0, ()), filtered=bool(Filter)))
+            show_queue([], Totals(0, 0, 0, 0, 0, ()), None, Filter)
             return None
-        return {}
+        return Queue()
     with Store.of(config) as store:
-        notes = _fold(store, config, Executor)
+        notes = bring_up_to_date(store, config, Executor)
         if ResetMissing:
             _reset_missing(store, condition)
         if not Verbose:
-            with store.reading() as connection:
-                return views.job_dicts(store, connection, condition, None if states is None else list(states))
+            return _queue(store, condition, None if states is None else list(states))
         rows, totals = summarise(store, condition, notes)
-        _show(render_queue(rows, totals, display=states, width=_width(), filtered=bool(Filter.strip())))
+        show_queue(rows, totals, states, Filter)
         if ReportMissing:
             for row in rows:
                 for one in row.missing:
@@ -119,7 +125,19 @@ def get_queue(
     return None
 
 
-def _fold(store: Store, config: Config, which: JobExecutor | str | None) -> list[str]:
+def show_queue(
+    rows: Sequence[BatchRow], totals: Totals, states: Collection[str] | None, condition: str
+) -> None:
+    """Show a queue, as HTML in a notebook."""
+    filtered = bool(condition.strip())
+    show(
+        render_queue(rows, totals, display=states, width=width(), filtered=filtered, colour=coloured()),
+        lambda: queue_html(rows, totals, display=states, filtered=filtered, now=time.time()),
+    )
+
+
+def bring_up_to_date(store: Store, config: Config, which: JobExecutor | str | None) -> list[str]:
+    """Fold the evidence; return what could not be asked or written, in sentences."""
     only = None if which is None else executor_of(which, config).name
     try:
         return folding.fold(store, config, thorough=True, only=only)
@@ -127,7 +145,8 @@ def _fold(store: Store, config: Config, which: JobExecutor | str | None) -> list
         return [f"shown as the index has it, which could not be brought up to date: {error}"]
 
 
-def _condition(text: str) -> Any:
+def condition_of(text: str) -> Any:
+    """Return a Filter as a condition; None where it is empty."""
     if not isinstance(text, str) or text.strip():
         from paraschut.store.filters import compile_filter
 
@@ -135,24 +154,39 @@ def _condition(text: str) -> Any:
     return None
 
 
-def _show(text: str) -> None:
-    print(text)  # noqa: T201 - the dashboard
-
-
-def _width() -> int:
-    return max(60, min(shutil.get_terminal_size((100, 24)).columns, 160))
+def _queue(store: Store, condition: Any, states: Sequence[str] | None) -> Queue:
+    now = time.time()
+    with store.reading() as connection:
+        found = views.job_dicts(store, connection, condition, states)
+        online = views.online(connection)
+        spans = views.times(connection)
+    for batch_id, group in found.items():
+        for job in group:
+            if job.get("failure"):
+                online.pop((batch_id, job["JobIndex"]), None)
+    waiting = {batch_id: sum(job["state"] in _WAITING for job in group) for batch_id, group in found.items()}
+    progress = {
+        (batch_id, job["JobIndex"]): job["progress"]
+        for batch_id, group in found.items()
+        for job in group
+        if job.get("progress") is not None
+    }
+    return Queue(found, online=online, times=_times(waiting, online, progress, spans, now), at=now)
 
 
 def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[BatchRow], Totals]:
     """Return what the dashboard shows: a row for each batch, and the totals."""
+    now = time.time()
     with store.reading() as connection:
         islands = views.islands(connection, condition)
         known = views.batches(connection)
         online = views.online(connection)
+        spans = views.times(connection)
         missing = views.missing(connection, condition)
         progress = views.progress(connection, condition)
         active = views.active_jobs(connection)
-    online -= {(batch_id, job_index) for batch_id, job_index, _, _ in missing}
+    for batch_id, job_index, _, _ in missing:
+        online.pop((batch_id, job_index), None)
     by_batch: dict[int, list[int]] = {}
     for batch_id, job_index in sorted(online):
         by_batch.setdefault(batch_id, []).append(job_index)
@@ -162,6 +196,11 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
     told: dict[int, list[tuple[int, float, str]]] = {}
     for batch_id, job_index, fraction, message in progress:
         told.setdefault(batch_id, []).append((job_index, fraction, message))
+    waiting: dict[int, int] = {}
+    for batch_id, state, first, last in islands:
+        if state in _WAITING:
+            waiting[batch_id] = waiting.get(batch_id, 0) + last - first + 1
+    times = _times(waiting, online, {row[:2]: row[2] for row in progress}, spans, now)
     rows = []
     for batch_id, group in groupby(islands, key=itemgetter(0)):
         info = known[batch_id]
@@ -169,17 +208,49 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
         states = tuple(
             _state_row(state, of_state, lit) for state, of_state in groupby(group, key=itemgetter(1))
         )
-        name, kind = info.name or "", info.data_type or ""
         rows.append(
             BatchRow(
-                batch_id, name, kind, states, tuple(gone.get(batch_id, ())), tuple(told.get(batch_id, ()))
+                batch_id,
+                info.name or "",
+                info.data_type or "",
+                states,
+                tuple(gone.get(batch_id, ())),
+                tuple(told.get(batch_id, ())),
+                *times.get(batch_id, (None, None)),
             )
         )
     every = [row for batch in rows for row in batch.states]
     finished = sum(row.count for row in every if row.state in {"complete", "collected"})
     lit_count = sum(last - first + 1 for row in every for first, last in row.online)
     lost = sum(len(batch.missing) for batch in rows)
-    return rows, Totals(active, lit_count, lost, finished, sum(row.count for row in every), tuple(notes))
+    schedulers = tuple(queues.counts(store))
+    # Of jobs of a scheduler that does not answer, nobody knows whether they are still there.
+    queued = None if any(count is None for _, count in schedulers) else active
+    every_job = sum(row.count for row in every)
+    return rows, Totals(queued, lit_count, lost, finished, every_job, tuple(notes), schedulers)
+
+
+def _times(
+    waiting: Mapping[int, int],
+    online: Mapping[tuple[int, int], float],
+    progress: Mapping[tuple[int, int], float],
+    spans: Mapping[int, views.Times],
+    now: float,
+) -> dict[int, tuple[float, float | None]]:
+    """Return how long each batch has taken, and will take."""
+    running: dict[int, list[tuple[float, float | None]]] = {}
+    for (batch_id, job_index), started in online.items():
+        told = (now - started, progress.get((batch_id, job_index)))
+        running.setdefault(batch_id, []).append(told)
+    found: dict[int, tuple[float, float | None]] = {}
+    for batch_id, span in spans.items():
+        mine = running.get(batch_id, [])
+        end = now if mine or span.last is None else span.last
+        found[batch_id] = (
+            max(end - span.first, 0.0),
+            estimate_left(mine, waiting.get(batch_id, 0), span.mean),
+        )
+    return found
 
 
 def _state_row(state: str, islands: Iterable[tuple[int, str, int, int]], online: list[int]) -> StateRow:
@@ -204,119 +275,16 @@ def _reset_missing(store: Store, condition: Any) -> None:
 
 def _report(store: Store, batch_id: int, one: MissingRow) -> None:
     path = Paths(store.index).log(batch_id, one.job_index, one.attempt, "stderr")
-    _show(f"\n{batch_id}:{one.job_index} is missing: {one.reason}")
+    print(f"\n{batch_id}:{one.job_index} is missing: {one.reason}")
     try:
-        for line in _tail(path, _REPORT_LINES):
-            _show(f"    {line}")
+        for line in lines_of(path, _REPORT_LINES):
+            print(f"    {line}")
     except FileNotFoundError:
-        _show(f"    its error log is empty ({path})")
-
-
-def print_log(
-    BatchID: int | Sequence[int],
-    JobIndex: int | Sequence[int],
-    LogKey: str = "stdout",
-    LogIndex: int | Sequence[int] = -1,
-    Lines: int | Iterable[int] | None = None,
-    RegEx: str | None = None,
-) -> None:
-    """Print what a job wrote, also while it runs.
-
-    Parameters
-    ----------
-    BatchID, JobIndex : int | Sequence[int]
-        The job; or several, all combinations of them.
-    LogKey : str
-        ``'stdout'`` or ``'stderr'``.
-    LogIndex : int | Sequence[int]
-        The attempt: -1 is the last, 0 the first.
-    Lines : int | Iterable[int] | None
-        A number n: the last n lines; an iterable: the lines of these numbers, from 0; None: all.
-    RegEx : str | None
-        Only lines in which this regular expression is found.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such job, or it has no such attempt; saying where the log was expected.
-
-    Examples
-    --------
-    >>> print_log(20260101000000, 3, "stderr", Lines=20)  # doctest: +SKIP
-    """
-    if LogKey not in {"stdout", "stderr"}:
-        raise JobError(f"LogKey is {LogKey!r}; it must be 'stdout' or 'stderr'.")
-    try:
-        pattern = None if RegEx is None else re.compile(RegEx)
-    except re.error as error:
-        raise JobError(f"RegEx {RegEx!r} is not a regular expression: {error}.") from error
-    chosen = Lines if Lines is None or isinstance(Lines, int) else sorted(set(Lines))
-    batches, indices, attempts = map(jobs.numbers_of, (BatchID, JobIndex, LogIndex))
-    several = len(batches) * len(indices) * len(attempts) > 1
-    with Store.of(load_config()) as store:
-        for batch_id in batches:
-            for job_index in indices:
-                for number in attempts:
-                    path, n = _log_path(store, batch_id, job_index, number, LogKey)
-                    if several:
-                        _show(f"--- {batch_id}:{job_index}, attempt {n}, {LogKey}")
-                    for line in _log_lines(path, chosen, pattern):
-                        _show(line)
-
-
-def _log_path(store: Store, batch_id: int, job_index: int, number: int, key: str) -> tuple[str, int]:
+        print(f"    its error log is empty ({path})")
     with store.reading() as connection:
-        job = views.get_job(store, connection, batch_id, job_index)
-        attempts = views.attempts_of(connection, batch_id, job_index)
-    if not attempts:
-        raise NotFoundError(
-            f"{jobs.label(job)} was not submitted yet, so it has no log. submit_jobs() submits it."
+        summary = store.statements(connection).rows(
+            "read_attempts", batch_id=batch_id, job_index=one.job_index
         )
-    try:
-        attempt = attempts[number]
-    except IndexError:
-        raise NotFoundError(
-            f"{jobs.label(job)} has {len(attempts)} attempts, so LogIndex must be between {-len(attempts)} and "
-            f"{len(attempts) - 1}; it is {number}."
-        ) from None
-    path = Paths(store.index).log(batch_id, job_index, attempt["n"], key)
-    if not os.path.exists(path):
-        if attempt["started"] is None:
-            raise NotFoundError(f"{jobs.label(job)} has not started yet. Its log will be {path}")
-        if attempt["ended"] is None:
-            return os.devnull, attempt["n"]
-        # Empty logs are removed at the end.
-        return os.devnull, attempt["n"]
-    return path, attempt["n"]
-
-
-def _log_lines(path: str, chosen: int | list[int] | None, pattern: re.Pattern[str] | None) -> Iterator[str]:
-    if isinstance(chosen, int):
-        lines: Iterable[str] = _tail(path, chosen)
-    elif chosen is None:
-        lines = _lines(path)
-    else:
-        wanted = set(chosen)
-        lines = (line for number, line in enumerate(_lines(path)) if number in wanted)
-    return (line for line in lines if pattern is None or pattern.search(line))
-
-
-def _lines(path: str) -> Iterator[str]:
-    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-        for line in file:
-            yield line.rstrip("\n")
-
-
-def _tail(path: str, count: int) -> list[str]:
-    """Return the last lines of a file, reading no more than they need."""
-    if count <= 0:
-        return []
-    with open(path, "rb") as file:
-        position = file.seek(0, os.SEEK_END)
-        data = b""
-        while position > 0 and data.count(b"\n") <= count:
-            step = min(position, 1 << 16)
-            position -= step
-            file.seek(position)
-            data = file.read(step) + data
-    return data.decode("utf-8", errors="replace").rstrip("\n").split("\n")[-count:] if data else []
+    words = json.loads(summary[-1]["qstat"] or "{}").get("scheduler") if summary else None
+    if words:
+        print(f"    the scheduler said: {words}")

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import fold as folding
-from paraschut import job as jobs
-from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors.base import JobExecutor, Submission, Task, executor_of
-from paraschut.paths import Paths
+from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.executors.cluster import UnreachableError
+from paraschut.handover import Handed, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups
-from paraschut.process import host_name, identity
-from paraschut.store.runtime import Statements, cluster_id
-from paraschut.store.store import Claim, Claimed, NewSubmission, Ready, Store
+from paraschut.process import host_name
+from paraschut.store.runtime import Statements
+from paraschut.store.store import Ready, Store
 
 #: Reasons that the line of a pass has room for.
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
-    """What a pass did; its text is one line.
+    """What a pass did; its text is one line, which a notebook shows once.
 
     Attributes
     ----------
@@ -35,15 +34,33 @@ class Submitted:
         The indices of the jobs that were submitted, by batch.
     left : list[str]
         What was left and why, a sentence each.
+    notes : list[str]
+        What else there is to know, such as resources that the scheduler does not have.
+    printed : bool
+        Whether the line was printed, so that a notebook need not show it again.
     """
 
     jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    printed: bool = field(default=False, repr=False, compare=False)
+
+    def _ipython_display_(self) -> None:
+        if not self.printed:
+            print(self)  # noqa: T201 - what a notebook shows
+        self.printed = False
 
     @property
     def count(self) -> int:
         """How many jobs were submitted."""
         return sum(map(len, self.jobs.values()))
+
+    def take(self, handed: Handed) -> None:
+        """Add what became of a claim."""
+        for one in handed.jobs:
+            self.jobs.setdefault(one.batch_id, []).append(one.job_index)
+        self.left.extend(handed.left)
+        self.notes.extend(handed.notes)
 
     def __str__(self) -> str:
         count, batches = self.count, len(self.jobs)
@@ -53,19 +70,45 @@ class Submitted:
             else "nothing to submit"
         )
         more = len(self.left) - _SHOWN
-        return "; ".join([done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+        return "; ".join(
+            [done, *self.left[:_SHOWN], *([f"and {more} more"] if more > 0 else []), *self.notes]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
     """What bounds a pass."""
 
-    max_jobs: int
+    #: The MaxJobs that it was given; None: the configured one, or what a batch remembers.
+    max_jobs: int | None
+    #: The configured MaxJobs.
+    usual: int
     min_prior: float = 0.0
     only: Collection[int] | None = None
     filter: str = ""
     #: Whether the pass goes on with what was submitted before, in the environment of that submission.
     by_itself: bool = False
+    #: Whether the limit is, for each batch, the one that its last whole pass was given.
+    remembers: bool = False
+
+    def limit(self, ready: Ready, batch_id: int) -> int | None:
+        """Return the MaxJobs that holds for a batch; None for the configured one."""
+        return ready.limits[batch_id] if self.remembers else self.max_jobs
+
+    def bound(self, ready: Ready) -> int:
+        """Return the highest limit of all batches."""
+        limits = ready.limits.values() if self.remembers else [self.max_jobs]
+        return max((self.usual if limit is None else limit for limit in limits), default=self.usual)
+
+
+class _Kind(NamedTuple):
+    """What is submitted at once: the executor, as it was given, and the environment that it goes on in."""
+
+    executor: JobExecutor | str
+    defaults: str | None = None
+    environment: str | None = None
+    #: The MaxJobs that holds for it; None: as configured.
+    max_jobs: int | None = None
 
 
 def submit_jobs(
@@ -83,7 +126,8 @@ def submit_jobs(
     Executor : JobExecutor | str | None
         Who runs them; None: each batch's own, and the configured one for a batch that was never submitted.
     MaxJobs : int | None
-        At most this many jobs of the index are queued or running at once; None: as configured (1000).
+        At most this many jobs of the index are queued or running at once, also when these batches go on by
+        themselves; None: as configured (1000), or, inside a job, as the last pass over each batch was given.
     MinPrior : float
         Nothing of a lower priority is submitted.
     ForceSubmit : bool
@@ -139,7 +183,7 @@ def submit_one_batch(
     >>> submit_one_batch(20260101000000)  # doctest: +SKIP
     submitted 4 jobs of 1 batch
     """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, jobs.numbers_of(BatchID))
+    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, checks.numbers_of(BatchID))
 
 
 def _pass(
@@ -152,17 +196,29 @@ def _pass(
     only: Collection[int] | None,
 ) -> Submitted:
     config = load_config()
-    if MaxJobs is not None and (isinstance(MaxJobs, bool) or MaxJobs < 0):
+    if MaxJobs is not None and not checks.is_index(MaxJobs):
         raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
     if Executor is not None:
-        Executor = executor_of(Executor, config)
-    request = _Request(config.max_jobs if MaxJobs is None else MaxJobs, MinPrior, only, Filter)
+        executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
+    inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
+    request = _Request(
+        None if MaxJobs is None else checks.number_of(MaxJobs),
+        config.max_jobs,
+        MinPrior,
+        only,
+        Filter,
+        remembers=inside and MaxJobs is None,
+    )
     with Store.of(config) as store:
         notes = folding.fold(store, config, force=ForceSubmit)
         done = _submit(store, config, request, Executor)
     done.left.extend(notes)
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
+    return _told(done) if Verbose else done
+
+
+def _told(done: Submitted) -> Submitted:
+    print(done)  # noqa: T201 - the line that the call promises
+    done.printed = True
     return done
 
 
@@ -170,7 +226,7 @@ def submit_batch(
     store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
 ) -> Submitted:
     """Submit what is next of one batch: what those who wait for its jobs do again and again."""
-    return _submit(store, config, _Request(config.max_jobs, only=[batch_id]), executor)
+    return _submit(store, config, _Request(None, config.max_jobs, only=[batch_id], remembers=True), executor)
 
 
 def add_and_submit(
@@ -188,11 +244,11 @@ def add_and_submit(
     Where the index is the queue, that is one transaction.
     """
     priority = max(one["priority"] for one in group)
-    submission = _new_submission(config, executor, None, whole=True)
+    submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
 
     def claim(connection: Any, db: Statements) -> None:
         also(db)
-        if not executor.index_is_queue:
+        if submission is None:
             return
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
@@ -201,7 +257,7 @@ def add_and_submit(
             store.claim_within(connection, db, submission, [(batch_id, priority)], room, executor.asked)
 
     store.add({batch_id: group}, time.time(), os.getcwd(), new=new, also=claim)
-    if executor.index_is_queue:
+    if submission is not None:
         executor.submit(folding.bare(store, submission.token))
     else:
         submit_batch(store, config, batch_id, executor)
@@ -220,7 +276,7 @@ def go_on(index: str) -> Submitted:
     config = load_config(environ={**os.environ, "PARASCHUT_INDEX": index})
     with Store.of(config) as store:
         folding.fold(store, config)
-        return _submit(store, config, _Request(config.max_jobs, by_itself=True), None)
+        return _submit(store, config, _Request(None, config.max_jobs, by_itself=True, remembers=True), None)
 
 
 def _groups(ready: Ready, request: _Request) -> list[Head]:
@@ -229,7 +285,8 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
         for head in ready.heads
         if (request.only is None or head[0] in request.only) and not (request.by_itself and head[1] is None)
     )
-    return next_groups(heads, Limits(request.max_jobs - ready.active, request.min_prior, ready.global_top))
+    room = request.bound(ready) - ready.active
+    return next_groups(heads, Limits(room, request.min_prior, ready.global_top))
 
 
 def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
@@ -242,55 +299,80 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     ready = store.ready()
     groups = _groups(ready, request)
     refused: list[SubmitError] = []
-    kinds = dict.fromkeys(
-        (
-            given or head.executor or config.executor_name,
+    told = kept_defaults(given) if given else None
+
+    def kind_of(head: Head, ready: Ready) -> _Kind:
+        which = given or head.executor or config.executor_name
+        return _Kind(
+            which,
+            told if given else ready.defaults[head.batch_id],
             ready.environments[head.batch_id] if request.by_itself else None,
+            request.limit(ready, head.batch_id),
         )
-        for head in groups
-    )
-    for which, environment in kinds:
-        try:
-            executor = executor_of(which, config)
-            if not executor.isconnected():
-                done.left.append(
-                    f"this machine cannot submit to {executor.name}: the next pass elsewhere will"
-                )
-                continue
-        except ExecutorError as error:
-            done.left.append(str(error))
+
+    for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
+        executor = _reached(store, config, kind, done, refused)
+        if executor is None:
             continue
 
-        def decide(now: Ready, which: Any = which, environment: str | None = environment) -> tuple[Any, int]:
+        def decide(now: Ready, kind: _Kind = kind) -> tuple[Any, int]:
             mine = [
-                (head.batch_id, head.priority)
-                for head in _groups(now, request)
-                if (given or head.executor or config.executor_name) == which
-                and (not request.by_itself or now.environments[head.batch_id] == environment)
+                (head.batch_id, head.priority) for head in _groups(now, request) if kind_of(head, now) == kind
             ]
-            return mine, request.max_jobs - now.active
+            limit = request.usual if kind.max_jobs is None else kind.max_jobs
+            return mine, limit - now.active
 
-        new = _new_submission(config, executor, environment, whole=not request.filter.strip())
+        new = new_submission(config, executor, kind.environment, kind.defaults)
+        new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
         claim = store.claim(new, decide, executor.asked, condition)
-        try:
-            _hand_over(store, config, executor, new, claim, done)
-        except SubmitError as error:
-            refused.append(error)
-            done.left.append(str(error))
+        handed = hand_over(store, config, executor, new, claim)
+        done.take(handed)
+        if handed.refused is not None:
+            refused.append(handed.refused)
     _say_full(done, request, ready)
     if not request.by_itself:
+        if not request.filter.strip():
+            _take_on(store, config, request, given, told)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done
 
 
+def _take_on(
+    store: Store, config: Config, request: _Request, given: JobExecutor | str | None, defaults: str | None
+) -> None:
+    """Let batches of which every job comes after others go on by themselves as well, once these are done."""
+    batches = [one for one in store.not_taken_on() if request.only is None or one in request.only]
+    if batches:
+        executor = executor_of(given or config.executor_name, config)
+        environment = variables_of(config, executor)
+        store.take_on(batches, executor.name, defaults, environment, request.max_jobs)
+
+
+def _reached(
+    store: Store, config: Config, kind: _Kind, done: Submitted, refused: list[SubmitError]
+) -> JobExecutor | None:
+    """Return the executor; None, with the reason in ``done``, if nothing can be submitted to it from here now."""
+    try:
+        executor = executor_of(kind.executor, config, kind.defaults)
+        if executor.isconnected():
+            folding.reach(store, config, executor)
+            return executor
+        done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+    except UnreachableError as error:
+        refused.append(error)
+        done.left.append(str(error))
+    except ExecutorError as error:
+        done.left.append(str(error))
+    return None
+
+
 def _say_full(done: Submitted, request: _Request, before: Ready) -> None:
     active = before.active + done.count
-    if before.heads and active >= request.max_jobs:
-        done.left.append(
-            f"{active} jobs are queued or running, which is the limit (MaxJobs {request.max_jobs})"
-        )
+    limit = request.bound(before)
+    if before.heads and active >= limit:
+        done.left.append(f"{active} jobs are queued or running, which is the limit (MaxJobs {limit})")
 
 
 def _keep_agent(store: Store, config: Config) -> None:
@@ -299,96 +381,9 @@ def _keep_agent(store: Store, config: Config) -> None:
         db = store.statements(connection)
         host = host_name()
         needed = any(db.row(name, host=host) is not None for name in ("any_waiting", "any_running"))
+        needed |= db.run("next_begin", now=time.time(), executor="local").fetchone() != (None,)
     if needed:
         executor_of("local", config).submit(folding.bare(store, ""))
-
-
-def _new_submission(
-    config: Config, executor: JobExecutor, environment: str | None, *, whole: bool
-) -> NewSubmission:
-    mine = handed_on(os.environ, config.environment)
-    if config.source is not None:
-        mine["PARASCHUT_CONFIG"] = str(config.source)
-    if config.trusted_users:
-        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
-    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
-    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
-    return NewSubmission(
-        token=os.urandom(8).hex(),
-        executor=executor.name,
-        owner=identity(),
-        environment=mine if environment is None else environment,
-        now=time.time(),
-        whole=whole,
-        host=host_name() if executor.index_is_queue else None,
-    )
-
-
-def _hand_over(
-    store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim, done: Submitted
-) -> None:
-    done.left.extend(
-        f"job {batch_id}:{job_index} was left: {why.rstrip('.')}"
-        for batch_id, job_index, why in claim.refused
-    )
-    if not claim.jobs:
-        return
-    paths = Paths(store.index)
-    if executor.index_is_queue:
-        executor.submit(folding.bare(store, new.token))
-    else:
-        if executor.other_hosts:
-            store.keep_journal("delete")
-        environment = (
-            new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
-        )
-        tasks = tuple(_task(paths, executor, new.token, one) for one in claim.jobs)
-        folder = paths.submission(new.token)
-        submission = Submission(new.token, store.index, folder, environment, tasks)
-        try:
-            known_as = executor.submit(submission)
-        except SubmitError as error:
-            store.release(new.token, str(error), time.time())
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        except BaseException:
-            # Interrupted: whether it happened is asked now, as the next pass would.
-            _settle(store, config, executor, new.token)
-            raise
-        if not store.record(new.token, known_as, time.time()):
-            executor.delete(submission, [one.task for one in claim.jobs])
-            return
-    for one in claim.jobs:
-        done.jobs.setdefault(one.batch_id, []).append(one.job_index)
-
-
-def _settle(store: Store, config: Config, executor: JobExecutor, token: str) -> None:
-    from paraschut.store import views
-
-    with store.reading() as connection:
-        mine = [one for one in views.open_submissions(connection, unrecorded=True) if one.token == token]
-    for one in mine:
-        folding.settle_claim(store, config, executor, one, force=True)
-
-
-def _task(paths: Paths, executor: JobExecutor, token: str, one: Claimed) -> Task:
-    fields = one.fields
-    workdir = fields.get("workdir") or one.workdir or paths.folder
-    key = (one.batch_id, one.job_index, one.n)
-    known_as = str(cluster_id(token, one.task))
-    return Task(
-        number=one.task,
-        batch_id=one.batch_id,
-        job_index=one.job_index,
-        n=one.n,
-        command=command_of(str(fields["script"]), workdir),
-        env={**(fields.get("vars") or {}), **job_variables(paths.index, *key, token, one.task, known_as)},
-        workdir=workdir,
-        stdout=paths.log(*key, "stdout"),
-        stderr=paths.log(*key, "stderr"),
-        resources={**executor.resources, **(fields.get("resources") or {})},
-        options=fields.get("options"),
-    )
 
 
 def submit_one_job(
@@ -423,8 +418,8 @@ def submit_one_job(
     submitted 2 jobs of 1 batch
     """
     config = load_config()
-    (batch_id,) = jobs.numbers_of(BatchID)
-    indices = jobs.numbers_of(JobIndex)
+    batch_id = checks.number_of(BatchID)
+    indices = checks.numbers_of(JobIndex)
     done = Submitted()
     with Store.of(config) as store:
         folding.fold(store, config)
@@ -432,10 +427,13 @@ def submit_one_job(
 
         with store.reading() as connection:
             known = views.batches(connection).get(batch_id)
-        executor = executor_of(Executor or (known and known.executor) or config.executor_name, config)
-        new = _new_submission(config, executor, None, whole=False)
+        which = Executor or (known and known.executor) or config.executor_name
+        defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
+        executor = executor_of(which, config, defaults)
+        new = replace(new_submission(config, executor, None, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
-        _hand_over(store, config, executor, new, claim, done)
-    if Verbose:
-        print(done)  # noqa: T201 - the line that the call promises
-    return done
+        handed = hand_over(store, config, executor, new, claim)
+        done.take(handed)
+        if handed.refused is not None and not done.jobs:
+            raise handed.refused
+    return _told(done) if Verbose else done

@@ -13,10 +13,13 @@ import shutil
 import signal
 import time
 
+from paraschut import queues
 from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
 from paraschut.executors.base import Evidence, Exit, JobExecutor, Submission, executor_of
+from paraschut.executors.cluster import ClusterJobExecutor, UnreachableError
+from paraschut.executors.queue import Queue
 from paraschut.paths import Paths
 from paraschut.process import Identity, host_name, is_alive
 from paraschut.reconcile import Found, Kind, judge
@@ -25,6 +28,8 @@ from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
 from paraschut.store.store import Store
 from paraschut.store.views import OpenAttempt, OpenSubmission
 
+#: A submission's token, its executor, and its folder's time stamp when it was last looked through.
+Folder = tuple[str, str, int | None]
 #: Seconds of absence before an attempt is missing: on disks of this machine, and on others, which show new
 #: files late.
 GRACE_LOCAL, GRACE_SHARED = 10.0, 90.0
@@ -56,45 +61,131 @@ def fold(
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
-        open_ones = views.open_submissions(connection)
-    folder = Paths(store.index).submissions
-    executors: dict[str, JobExecutor] = {}
-    grace: float | None = None
-    for one in open_ones:
-        if only not in {None, one.executor}:
-            continue
-        # Nothing new in its folder: thousands of these must cost a look-up each, and no more.
-        if one.recorded is not None and not thorough and _changed(f"{folder}/{one.token}") == one.seen:
-            continue
+        folders: dict[str, list[Folder]] = {}
+        for folder in views.open_folders(connection):
+            if only in {None, folder[1]}:
+                folders.setdefault(folder[1], []).append(folder)
+    for name, theirs in folders.items():
         try:
-            if one.executor not in executors:
-                executors[one.executor] = executor_of(one.executor, config)
-            executor = executors[one.executor]
-            if one.recorded is None:
-                settle_claim(store, config, executor, one, force=force)
-            else:
-                grace = grace_of(config, store.index) if grace is None else grace
-                _fold_submission(store, executor, one, grace)
+            executor = executor_of(name, config)
         except ExecutorError as error:
             notes.append(str(error))
+            continue
+        scheduled = isinstance(executor, ClusterJobExecutor)
+        stirred = [one[0] for one in theirs] if thorough or scheduled else _stirred(store, theirs)
+        if not stirred:
+            continue
+        with store.reading() as connection:
+            mine = views.open_submissions(connection, stirred)
+        notes.extend(_settle_claims(store, config, executor, mine, force=force))
+        recorded = [one for one in mine if one.recorded is not None]
+        if isinstance(executor, ClusterJobExecutor):
+            notes.extend(_fold_scheduled(store, config, executor, recorded))
+        else:
+            notes.extend(_fold_folders(store, config, executor, recorded))
     if only in {None, "local"}:
         _fold_local(store)
     return notes
 
 
+def _settle_claims(
+    store: Store, config: Config, executor: JobExecutor, mine: list[OpenSubmission], *, force: bool
+) -> list[str]:
+    notes = []
+    for one in mine:
+        if one.recorded is None:
+            try:
+                settle_claim(store, config, executor, one, force=force)
+            except ExecutorError as error:
+                notes.append(str(error))
+    return notes
+
+
+def _fold_folders(
+    store: Store, config: Config, executor: JobExecutor, mine: list[OpenSubmission]
+) -> list[str]:
+    """Fold the submissions that tell in their folders what became of them."""
+    notes = []
+    grace = grace_of(config, store.index) if mine else 0.0
+    for one in mine:
+        try:
+            _fold_submission(store, executor, one, grace)
+        except ExecutorError as error:
+            notes.append(str(error))
+    return notes
+
+
+def _fold_scheduled(
+    store: Store, config: Config, executor: ClusterJobExecutor, open_ones: list[OpenSubmission]
+) -> list[str]:
+    """Fold the submissions that a scheduler has."""
+    if not open_ones:
+        return []
+    notes: list[str] = []
+    queue: Queue | None = None
+    try:
+        queue = queues.shared_queue(store, config, executor)
+    except ExecutorError as error:
+        notes.append(str(error))
+    grace = grace_of(config, store.index)
+    paths = Paths(store.index)
+    open_after = []
+    for one in open_ones:
+        try:
+            looked = queues.fold_submission(store, executor, one, queue, grace)
+        except ExecutorError as error:
+            notes.append(str(error))
+            continue
+        if looked:
+            with store.writing() as (_, db):
+                settled = settle(db, one.token, time.time())
+            if settled:
+                remove_folder(paths.submission(one.token))
+                continue
+        open_after.append(one)
+    try:
+        queues.send_missing_closers(store, config, executor, open_after)
+    except ExecutorError as error:
+        notes.append(str(error))
+    return notes
+
+
+def reach(store: Store, config: Config, executor: JobExecutor) -> None:
+    """Raise UnreachableError if the executor's scheduler does not answer: nothing is claimed then."""
+    if isinstance(executor, ClusterJobExecutor):
+        try:
+            queues.shared_queue(store, config, executor)
+        except ExecutorError as error:
+            raise UnreachableError(f"Nothing was submitted to {executor.name}: {error}") from error
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a submission's folder; from the first moment on, nothing that starts late finds it."""
+    gone = f"{folder}.gone"
+    with contextlib.suppress(OSError):
+        os.rename(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def fold_events(store: Store) -> None:
     """Fold what jobs could not write into the index."""
-    events = spool.load(spool.pending(Paths(store.index)))
-    if not events:
+    paths = Paths(store.index)
+    if not os.path.isdir(paths.events):
+        return
+    events = spool.load(spool.pending(paths))
+    with store.reading() as connection:
+        over = spool.over(store.statements(connection), paths, time.time())
+    if not events and not over:
         return
     with store.writing() as (_, db):
         spool.fold(db, store.index, events, store.trusted)
-    spool.unlink(events)
+        spool.forget(db, over)
+    spool.unlink(paths, events)
 
 
-def bare(store: Store, token: str) -> Submission:
+def bare(store: Store, token: str, known_as: str | None = None) -> Submission:
     """Return a submission as far as its token says, to ask an executor about it."""
-    return Submission(token, store.index, Paths(store.index).submission(token), {}, ())
+    return Submission(token, store.index, Paths(store.index).submission(token), {}, (), cluster_id=known_as)
 
 
 def settle_claim(
@@ -105,12 +196,59 @@ def settle_claim(
     silent = force or time.time() - one.claimed > config.command_timeout + grace_of(config, store.index)
     if is_alive(owner) is not False and not silent:
         return
+    waits = isinstance(executor, ClusterJobExecutor) and not force
+    if waits and one.host == host_name() and _named_somewhere(one.token):
+        return  # the scheduler's command outlived who had started it
     found = executor.find(bare(store, one.token))
     if found is not None:
-        store.record(one.token, found, time.time())
+        store.record({one.token: found}, time.time())
         return
+    if waits and one.host != host_name():
+        # A command on another machine may be slower than all that wait for it: look twice.
+        now = int(time.time())
+        if one.seen is None:
+            with store.writing() as (connection, _):
+                views.set_seen(connection, one.token, now)
+        if one.seen is None or now - one.seen < grace_of(config, store.index):
+            return
+    if isinstance(executor, ClusterJobExecutor):
+        with store.reading() as connection:
+            tasks = {attempt.task for attempt in views.open_attempts(connection, one.token)}
+        if executor.bar(Paths(store.index).submission(one.token), tasks) != tasks:
+            return  # it was submitted after all, and a task has just started: the next pass finds that
     store.release(one.token, "the process that submitted it died before the executor had it", time.time())
-    shutil.rmtree(Paths(store.index).submission(one.token), ignore_errors=True)
+    remove_folder(Paths(store.index).submission(one.token))
+
+
+def _named_somewhere(token: str) -> bool:
+    """Return whether a process of this machine has a token in its command line, as submissions have."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(word.endswith(f".{token}") for word in process.cmdline()):
+                return True
+    return False
+
+
+def _stirred(store: Store, folders: list[Folder]) -> list[str]:
+    """Return the submissions with something new in their folder: thousands without must cost a look each, no more."""
+    try:
+        above = os.open(Paths(store.index).submissions, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return [token for token, _, _ in folders]
+    stat = os.stat
+    try:
+        return [
+            token
+            for token, _, seen in folders
+            if seen is None or stat(token, dir_fd=above).st_mtime_ns != seen
+        ]
+    except FileNotFoundError:
+        parent = Paths(store.index).submissions
+        return [token for token, _, seen in folders if seen is None or _changed(f"{parent}/{token}") != seen]
+    finally:
+        os.close(above)
 
 
 def _changed(folder: str) -> int:
@@ -136,7 +274,7 @@ def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, g
         views.set_seen(connection, one.token, 0 if fresh else changed)
         settled = settle(db, one.token, now)
     if settled:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _fold_attempt(

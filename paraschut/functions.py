@@ -222,7 +222,10 @@ class Maker:
         except JobError as error:
             raise JobError(f"{name!r} cannot be started: {error}") from error
         self._script = f"exec {shlex.join([sys.executable, '-P', _PROGRAM])}"
-        self.store = Store.of(config, create=True)
+        elsewhere = self.executor.other_hosts
+        self.store = Store.of(config, create=True, other_hosts=elsewhere)
+        if elsewhere:
+            self.store.keep_journal("delete")
         # The last connection that is closed makes SQLite tidy up, which takes time: once is enough.
         self._connection = engine.connect(self.paths.index, config.lock_timeout)
         try:

@@ -1,4 +1,4 @@
-"""The job dict: its fields, its check, its states, and how its values are kept. No I/O, no clock.
+"""The job dict: its fields, its states, and how its values are kept. No I/O, no clock.
 
 Metadata is strict JSON, so that any tool can read the index and looking at the queue never executes code.
 Values that JSON would change (tuples, NumPy, dates, NaN …) are kept exactly beside it, pickled, field by field.
@@ -7,19 +7,18 @@ Values that JSON would change (tuples, NumPy, dates, NaN …) are kept exactly b
 from __future__ import annotations
 
 import json
-import math
-import numbers
-import operator
-import os
 import pickle
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paraschut.errors import JobError
 from paraschut.values import ATOMS, TEXT, identical, plain, shadow
+from paraschut.values import encode as _encode
 
 #: States that the package itself gives a meaning; any other word is the user's and never eligible.
 STATES = ("init", "submit", "run", "spawn", "complete", "collected", "held")
+#: Those that only submission and start give a job.
+SUBMITTED = ("submit", "run", "spawn")
 #: The fields of the template, which every job has.
 REQUIRED = (
     "BatchID",
@@ -34,13 +33,12 @@ REQUIRED = (
     "state",
 )
 #: Known fields that a job may have.
-OPTIONAL = ("vars", "workdir", "complete_on_exit", "options")
+OPTIONAL = ("vars", "workdir", "complete_on_exit", "options", "retries", "after")
 #: Kept in columns of their own, not in the metadata.
 COLUMNS = ("BatchID", "JobIndex", "priority", "state")
 #: Filled in from the attempts when a job is read, and never written back.
 RUNTIME = ("ClusterID", "hostname", "subtime", "stdout", "stderr", "qstat")
 
-_REQUIRED = frozenset(REQUIRED)
 _NOT_METADATA = frozenset(COLUMNS + RUNTIME + ("progress", "progress_message", "failure", "attempt"))
 
 
@@ -52,9 +50,6 @@ class _Removed:
 
 
 REMOVED = _Removed()
-
-
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Job(dict[str, Any]):
@@ -83,6 +78,16 @@ class Job(dict[str, Any]):
     def copy(self) -> Job:
         """Return a shallow copy that remembers the same."""
         return Job(self, origin=self.origin, partial=self.partial)
+
+    def __repr__(self) -> str:
+        word = self.get("failure") or self.get("state")
+        words = (joined_name(self.get("name")), str(word), f"{len(self)} fields")
+        return f"<Job {self.get('BatchID')}:{self.get('JobIndex')} {', '.join(filter(None, words))}>"
+
+    def _repr_html_(self) -> str:
+        from paraschut.render_html import job_html
+
+        return job_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (dict(self), self.origin, self.partial)
@@ -131,106 +136,6 @@ def joined_name(name: object) -> str:
 def writable(text: str) -> str:
     """Return a text that a column can hold: half characters, as of file names that are not UTF-8, are spelt out."""
     return text if text.isascii() or encodable(text) else text.encode("utf-8", "backslashreplace").decode()
-
-
-def check(job: Mapping[str, Any]) -> None:
-    """Raise unless a job dict is one that can be added.
-
-    Raises
-    ------
-    JobError
-        Naming the job, the field and what is valid.
-    """
-    if not job.keys() >= _REQUIRED:
-        missing = [field for field in REQUIRED if field not in job]
-        raise JobError(
-            f"{label(job)} lacks the field {missing[0]!r}. Start from get_job_template(), which has all of: "
-            f"{', '.join(REQUIRED)}."
-        )
-    for field in ("BatchID", "JobIndex"):
-        check_index(job, field)
-    priority = job["priority"]
-    if not is_number(priority):
-        raise JobError(
-            f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
-        )
-    state = job["state"]
-    if type(state) is not str or not state.strip() or state in {"submit", "run", "spawn"}:
-        raise JobError(
-            f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
-            f"'submit', 'run' and 'spawn' are set by submission."
-        )
-    name = job["name"]
-    if not isinstance(name, str) and not (
-        isinstance(name, (list, tuple)) and all(isinstance(part, str) for part in name)
-    ):
-        raise JobError(f"{label(job)} has name {name!r}; it must be a string or a list of strings.")
-    if not isinstance(job["script"], (str, os.PathLike)) or not str(job["script"]).strip():
-        raise JobError(
-            f"{label(job)} has script {job['script']!r}; it must be a command line or a file's path."
-        )
-    resources = job["resources"]
-    if resources is not None and not isinstance(resources, Mapping):
-        raise JobError(
-            f"{label(job)} has resources {resources!r}; they must be a dict such as {{'mem': '1gb'}}."
-        )
-    if "vars" in job:
-        _check_vars(job)
-
-
-def check_change(fields: Mapping[str, Any]) -> None:
-    """Raise unless new values of a job's fields are ones that it could have been added with."""
-    resources = fields.get("resources")
-    if resources is not None and not isinstance(resources, Mapping):
-        raise JobError(
-            f"resources cannot be {resources!r}; they are a dict such as {{'mem': '1gb'}}. Nothing was changed."
-        )
-    if "vars" in fields and fields["vars"] is not REMOVED:
-        _check_vars(fields)
-    if "script" in fields and not isinstance(fields["script"], (str, os.PathLike)):
-        raise JobError(
-            f"A script cannot be {fields['script']!r}; it is a command line or a path. Nothing was changed."
-        )
-    if fields.get("workdir") is not None and not isinstance(fields["workdir"], (str, os.PathLike)):
-        raise JobError(f"A workdir cannot be {fields['workdir']!r}; it is a path. Nothing was changed.")
-
-
-def check_index(job: Mapping[str, Any], field: str) -> None:
-    """Raise unless a field of a job is a whole number of 0 or more."""
-    value: Any = job.get(field)
-    if type(value) is int and 0 <= value < 1 << 63:
-        return
-    try:
-        good = not isinstance(value, bool) and 0 <= operator.index(value) < 1 << 63
-    except TypeError:
-        good = False
-    if not good:
-        hint = (
-            "get_job_template(SetID=True) makes one"
-            if field == "BatchID"
-            else "set_index=True numbers the jobs"
-        )
-        raise JobError(
-            f"{label(job)} has {field} {value!r}; it must be a whole number of 0 or more ({hint})."
-        )
-
-
-def _check_vars(job: Mapping[str, Any]) -> None:
-    variables = job["vars"]
-    if variables is None:
-        return
-    if not isinstance(variables, Mapping):
-        raise JobError(f"{label(job)} has vars {variables!r}; they must be a dict of names and strings.")
-    for name, value in variables.items():
-        if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
-            raise JobError(
-                f"{label(job)} has a variable named {name!r}; names are letters, digits and '_', not digits first."
-            )
-        if not isinstance(value, str) or "\0" in value:
-            raise JobError(
-                f"{label(job)} has the variable {name} = {value!r}; values are strings without NUL: write "
-                f"str(value), and keep other types in a field of their own."
-            )
 
 
 def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
@@ -313,7 +218,10 @@ def unpack(text: str, extras: bytes | None) -> dict[str, Any]:
 
 def own_fields(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are kept as metadata: all but the columns and what is filled in when reading."""
-    return {key: value for key, value in job.items() if key not in _NOT_METADATA}
+    fields = dict(job)
+    for key in _NOT_METADATA:
+        fields.pop(key, None)
+    return fields
 
 
 def split(text: str, extras: bytes | None) -> dict[str, str | bytes]:
@@ -355,7 +263,8 @@ def same(kept: str | bytes | None, field: str, value: object) -> bool:
         return False
     if isinstance(kept, str):
         return plain(value) and _encode(value) == kept
-    return not plain(value) and (_pickled(field, value) == kept or identical(pickle.loads(kept), value))
+    # Most values can be compared without the library that pickles them, which a job would have to import.
+    return not plain(value) and (identical(pickle.loads(kept), value) or _pickled(field, value) == kept)
 
 
 def remembered(origin: Origin, changed: Mapping[str, Any]) -> Origin:
@@ -383,41 +292,3 @@ def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[
         if more is not None:
             odd.update(pickle.loads(more))
     return pack(fields)[0], pickle.dumps(odd, protocol=5) if odd else None
-
-
-def numbers_of(given: Any) -> list[int]:
-    """Return one whole number, or several, as a list of Python's own.
-
-    Examples
-    --------
-    >>> numbers_of(3), numbers_of(range(2))
-    ([3], [0, 1])
-    """
-    try:
-        return [operator.index(given)]
-    except TypeError:
-        pass
-    try:
-        return [operator.index(one) for one in given]
-    except TypeError:
-        raise JobError(f"{given!r} is neither a whole number nor a list of them. Nothing was done.") from None
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value is a finite number."""
-    if type(value) is int and -(1 << 63) <= value < 1 << 63:
-        return True
-    try:
-        return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    except (TypeError, OverflowError):  # NumPy calls a span of time a real number
-        return False
-
-
-def plain_number(value: Any) -> float:
-    """Return a number as SQLite can keep it: NumPy's become Python's."""
-    if type(value) is int or type(value) is float:
-        return value
-    try:
-        return operator.index(value)
-    except TypeError:
-        return float(value)

@@ -1,4 +1,4 @@
-"""Where every file lives; opens nothing.
+"""Where every file lives, and how folders are made; opens nothing.
 
 Everything of an index lies in the folder of its file, so that both can be moved together::
 
@@ -11,7 +11,33 @@ Everything of an index lies in the folder of its file, so that both can be moved
 
 from __future__ import annotations
 
+import errno
 import os
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is meant where we are; ``~`` is the home folder."""
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def make_folder(path: str) -> None:
+    """Make a folder that only its owner can enter, and those above it that are not there.
+
+    ``os.makedirs`` gives those above the mode that the umask leaves.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        make_folder(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+#: What a file system says that has no hard links.
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+_SUFFIX = {"stdout": "out", "stderr": "err"}
 
 
 class Paths:
@@ -58,8 +84,7 @@ class Paths:
 
     def log(self, batch_id: int, job_index: int, attempt: int, key: str) -> str:
         """Return the file of one stream (``stdout`` or ``stderr``) of one attempt."""
-        suffix = {"stdout": "out", "stderr": "err"}[key]
-        return os.path.join(self.logs(batch_id), f"{job_index}.{attempt}.{suffix}")
+        return f"{self.folder}/{batch_id}/logs/{job_index}.{attempt}.{_SUFFIX[key]}"
 
     @property
     def events(self) -> str:

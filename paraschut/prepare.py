@@ -10,10 +10,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from paraschut import checks
 from paraschut import job as jobs
+from paraschut.bulk import Checker
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
-from paraschut.paths import Paths
+from paraschut.executors.base import on_other_hosts
+from paraschut.paths import Paths, absolute
+from paraschut.progress import shown
 from paraschut.resources import needs_of
 from paraschut.scripts import is_file, script_path, text_of, write
 from paraschut.store.store import JobIndexTakenError, Store
@@ -46,7 +50,7 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
     config = load_config()
     batch_id = None
     if SetID:
-        with Store.of(config, create=True) as store:
+        with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
             batch_id = new_batch_id(store)
     return jobs.Job({"BatchID": batch_id, "JobIndex": None, **config.fresh_template()})
 
@@ -90,7 +94,7 @@ def generate_data(JobInfo: dict[str, Any], Data: Any) -> dict[str, Any]:
     import cloudpickle
 
     for field in ("BatchID", "JobIndex"):
-        if not isinstance(JobInfo.get(field), int):
+        if not checks.is_index(JobInfo.get(field)):
             raise JobError(
                 f"The data of a job is kept by BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}."
             )
@@ -178,12 +182,14 @@ def add_batch_to_queue(
     >>> add_batch_to_queue(job["BatchID"], [job] * 3, set_index=True, build_script=True)
     """
     group = _listed(JobInfoList)
-    (batch_id,) = jobs.numbers_of(BatchID)
+    batch_id = checks.number_of(BatchID)
     foreign = [one for one in group if one.get("BatchID") not in (None, batch_id)]
     if foreign:
         raise JobError(f"{jobs.label(foreign[0])} is not of batch {batch_id}. Nothing was added.")
     numbered = [
-        {**one, "BatchID": batch_id, "JobIndex": number if set_index else one.get("JobIndex")}
+        one
+        if not set_index and one.get("BatchID") is not None and "JobIndex" in one
+        else {**one, "BatchID": batch_id, "JobIndex": number if set_index else one.get("JobIndex")}
         for number, one in enumerate(group)
     ]
     _add(load_config(), numbered, build_script=build_script, new=True)
@@ -224,7 +230,7 @@ def add_job_to_queue(
     config = load_config()
     given = [dict(one) for one in group]
     for one in given:
-        jobs.check_index(one, "BatchID")
+        checks.check_index(one, "BatchID")
     while True:
         if set_index:
             _number(config, given)
@@ -254,7 +260,7 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
     if isinstance(group, Mapping) or not isinstance(group, Iterable):
         group = [None]
     listed = list(group)
-    if not all(isinstance(one, Mapping) for one in listed):
+    if not all(issubclass(kind, Mapping) for kind in set(map(type, listed))):
         raise JobError("A list of job dicts is needed; get_job_template() makes one. Nothing was added.")
     if not listed:
         raise JobError("The list of jobs is empty. Nothing was added.")
@@ -263,28 +269,15 @@ def _listed(group: Any) -> list[Mapping[str, Any]]:
 
 def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bool, new: bool) -> None:
     workdir = os.getcwd()
-    scripts: set[Any] = set()
-    resources: set[int] = set()
-    for one in given:
-        jobs.check(one)
-        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
-        if key not in resources:
-            try:
-                needs_of(one["resources"])
-            except JobError as error:
-                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
-            resources.add(key)
-        where = (one["script"], one.get("workdir"))
-        if where not in scripts:
-            is_file(os.fspath(one["script"]), one.get("workdir") or workdir)
-            scripts.add(where)
+    _check(given, workdir)
+    given = [{**one, "workdir": absolute(one["workdir"])} if one.get("workdir") else one for one in given]
     made: list[str] = []
     try:
         ready = _built(config, given, made) if build_script else given
         batches: dict[int, list[Mapping[str, Any]]] = {}
         for one in ready:
             batches.setdefault(int(one["BatchID"]), []).append(one)
-        with Store.of(config, create=True) as store:
+        with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
             store.add(batches, time.time(), workdir, new=new)
     except BaseException:
         for path in made:
@@ -295,11 +288,31 @@ def _add(config: Config, given: Sequence[Mapping[str, Any]], *, build_script: bo
         raise
 
 
+def _check(given: Sequence[Mapping[str, Any]], workdir: str) -> None:
+    scripts: set[Any] = set()
+    resources: set[int] = set()
+    checker = Checker()
+    for one in given:
+        if checker.seen(one):
+            continue
+        key = id(one["resources"])  # most jobs share one dict, which lives as long as they do
+        if key not in resources:
+            try:
+                needs_of(one["resources"])
+            except JobError as error:
+                raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
+            resources.add(key)
+        where = (one["script"], one.get("workdir"))
+        if where not in scripts:
+            is_file(os.fspath(one["script"]), absolute(one["workdir"]) if one.get("workdir") else workdir)
+            scripts.add(where)
+
+
 def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) -> list[dict[str, Any]]:
     """Return the jobs with their own scripts; the files that were written are appended to ``made``."""
     texts = [text_of(one) for one in given]
     ready = []
-    for one, (text, source) in zip(given, texts, strict=True):
+    for one, (text, source) in zip(shown(given, "writing scripts"), texts, strict=True):
         script = text
         if source is not None:
             # A new name if need be: the file of that name may be of a job that is in the index already.

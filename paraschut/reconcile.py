@@ -34,6 +34,8 @@ class Found(NamedTuple):
         When it was first seen to be gone without a word.
     cause : str | None
         Why its executor ended it: 'time limit', 'out of memory', 'cancelled'.
+    final : bool
+        Whether everybody who may know why it ended has been asked.
     """
 
     started: float | None = None
@@ -43,6 +45,7 @@ class Found(NamedTuple):
     alive: bool | None = None
     absent_since: float | None = None
     cause: str | None = None
+    final: bool = True
 
 
 class Verdict(NamedTuple):
@@ -81,16 +84,16 @@ def judge(state: str, found: Found, now: float, grace: float, *, complete_on_exi
     >>> judge("run", Found(started=1, ended=2, code=3), 10, 5, complete_on_exit=True).reason
     'exit code 3'
     """
-    if found.ended is not None:
+    if found.ended is not None and (found.final or now - found.ended >= grace):
         return _ended(state, found, complete_on_exit=complete_on_exit)
-    if found.started is None:
-        return Verdict(Kind.QUEUED)
+    present = Kind.QUEUED if found.started is None else Kind.RUNNING
     if found.alive is not False:
-        return Verdict(Kind.RUNNING)
+        return Verdict(present)
     since = now if found.absent_since is None else found.absent_since
     if now - since < grace:
-        return Verdict(Kind.RUNNING, absent_since=since)
-    return Verdict(Kind.MISSING, reason=found.cause or "vanished", absent_since=since)
+        return Verdict(present, absent_since=since)
+    silence = "never started" if found.started is None else "vanished"
+    return Verdict(Kind.MISSING, reason=found.cause or silence, absent_since=since)
 
 
 def _ended(state: str, found: Found, *, complete_on_exit: bool) -> Verdict:

@@ -11,7 +11,7 @@ import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 
 from paraschut.summary import (
     BatchRow,
@@ -51,6 +51,8 @@ _CELL = 80
 # Longer user strings are cut before they are looked at: nothing of this length is ever shown.
 _LONGEST = 2000
 
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
 
 
@@ -73,6 +75,28 @@ def _printable(char: str) -> str:
     if kind == "Cs":
         return "\ufffd"
     return " " if kind in {"Cc", "Zs", "Zl", "Zp"} else char
+
+
+def percent_of(fraction: float) -> int:
+    """Return a fraction as a whole percentage, rounded down; 0 for what is no number."""
+    # Rounded first: 0.29 * 100 is a little less than 29.
+    return 0 if math.isnan(fraction) else int(round(100 * min(max(fraction, 0.0), 1.0), 6))
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for the eye, in its two greatest units.
+
+    Examples
+    --------
+    >>> duration(8), duration(100), duration(4000), duration(200_000)
+    ('8 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
+    """
+    left = max(int(seconds), 0)
+    for (unit, size), (finer, part) in pairwise((*_UNITS, ("", 0))):
+        if left >= size:
+            rest = left % size // part if part else 0
+            return f"{left // size} {unit} {rest} {finer}" if rest else f"{left // size} {unit}"
+    return "0 s"
 
 
 def _cells_of(text: str) -> int:
@@ -184,12 +208,20 @@ def render_queue(
     look = _Look(max(width, _LEAST_WIDTH), ascii_only, colour)
     shown = [(batch, part) for batch in batches if (part := visible(batch, wanted)) is not None]
     if not shown:
-        lines = _nothing(hidden=bool(batches or totals.jobs), display=wanted, filtered=filtered, look=look)
+        lines = _sentence(
+            nothing_shown(hidden=bool(batches or totals.jobs), display=wanted, filtered=filtered), look
+        )
         return "\n".join(lines + _total_lines(totals, look))
     id_width = max(len(str(batch.batch_id)) for batch, _ in shown)
     tables = _state_tables([part for _, part in shown], look)
     blocks = [
-        [_title(batch, id_width, look), *table, *_missing_lines(part, look), *_progress_lines(part, look)]
+        [
+            _title(batch, id_width, look),
+            *table,
+            *_missing_lines(part, look),
+            *_progress_lines(part, look),
+            *_time_lines(part, look),
+        ]
         for (batch, part), table in zip(shown, tables, strict=True)
     ]
     blocks.append(_total_lines(totals, look, always=True))
@@ -323,13 +355,18 @@ def _missing_lines(batch: BatchRow, look: _Look) -> list[str]:
 def _progress_lines(batch: BatchRow, look: _Look) -> list[str]:
     lines = []
     for index, fraction, message in batch.progress[:_MOST_MESSAGES]:
-        # Rounded first: 0.29 * 100 is a little less than 29.
-        percent = "?" if math.isnan(fraction) else int(round(100 * min(max(fraction, 0.0), 1.0), 6))
-        start = f"{index}: {percent}%  "
+        start = f"{index}: {'?' if math.isnan(fraction) else percent_of(fraction)}%  "
         lines.append((start + look.text(message, look.width - _LABEL - len(start))).rstrip())
     if len(batch.progress) > _MOST_MESSAGES:
         lines.append(f"and {_plural(len(batch.progress) - _MOST_MESSAGES, 'more job')}")
     return _labelled("progress", "run", lines, look)
+
+
+def _time_lines(batch: BatchRow, look: _Look) -> list[str]:
+    if batch.left is None or batch.elapsed is None:
+        return []
+    told = f"{duration(batch.elapsed)}, about {duration(batch.left)} left"
+    return _labelled("time", "init", [told], look)
 
 
 def _plural(count: int, word: str) -> str:
@@ -351,24 +388,22 @@ def _total_lines(totals: Totals, look: _Look, *, always: bool = False) -> list[s
             f"online: {totals.online}",
             f"missing: {totals.missing}",
             f"complete: {totals.complete}/{totals.jobs}",
+            *(f"yours on {name}: {'unknown' if n is None else n}" for name, n in totals.schedulers),
         ]
         return _wrapped(parts, look.width, " | " if look.ascii_only else " · ") + lines
     return lines
 
 
-def _nothing(*, hidden: bool, display: Collection[str] | None, filtered: bool, look: _Look) -> list[str]:
+def nothing_shown(*, hidden: bool, display: Collection[str] | None, filtered: bool) -> str:
+    """Return the sentence that stands where no batch is shown."""
     if hidden and display is not None:
         states = (
             ", ".join(repr(clean(state)) for state in sorted(display, key=state_rank)) or "no state at all"
         )
-        return _sentence(
-            f"No job is in the states of Display ({states}): leave Display out to see all of them.", look
-        )
+        return f"No job is in the states of Display ({states}): leave Display out to see all of them."
     if filtered:
-        return _sentence("No job matches the Filter: leave it out to see the whole queue.", look)
-    return _sentence(
-        "The queue is empty: add jobs with add_batch_to_queue, and start them with submit_jobs.", look
-    )
+        return "No job matches the Filter: leave it out to see the whole queue."
+    return "The queue is empty: add jobs with add_batch_to_queue, and start them with submit_jobs."
 
 
 def _sentence(text: str, look: _Look) -> list[str]:

@@ -7,26 +7,36 @@ that a job pays a few milliseconds (a test holds that true). Outside of a job th
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
 from paraschut.store import engine, pickles, runtime, spool
+from paraschut.store.line import Line
 from paraschut.store.runtime import Key, Statements
 
 _T = TypeVar("_T")
 #: Calls that follow within this many seconds share a connection; afterwards it is closed.
 _BURST = 1.0
+#: Calls that follow within this many seconds share one look for what could not be written before.
+_LOOK = 0.01
 
 
 class _Desk:
-    """The connection of this process to one index, for as long as calls follow one another."""
+    """The connection of this process to one index, for as long as calls follow one another.
+
+    An idle connection would be in the way of who changes the journal. The first call closes its own; where more
+    follow, opening anew would cost several times what they do, and a thread closes it after the last.
+    """
 
     def __init__(self, index: str, limit: float, trusted: tuple[str, ...]) -> None:
         self.index = index
@@ -34,13 +44,18 @@ class _Desk:
         self.trusted = trusted
         self.paths = Paths(index)
         self._texts = runtime.read_statements()
-        self._line = engine.Line(index, limit)
+        self._line = Line(index, limit)
         self._connection: Any = None
         self._last = 0.0
+        # Held by whoever uses the connection.
+        self._turn = _thread.RLock()
+        #: Held until the thread that waits for the end of a burst may go; None if there is none.
+        self._waits: Any = None
+        self._looked: tuple[Key | None, float] = (None, 0.0)
 
     def read(self, do: Callable[[Statements], _T]) -> _T:
         """Run queries that see one moment."""
-        with engine.speaking(self.index):
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             connection.execute("BEGIN")
             try:
@@ -51,39 +66,76 @@ class _Desk:
 
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
-        events = spool.load(spool.pending(self.paths, key)) if key is not None else []
-        with engine.speaking(self.index):
+        events = [] if key is None or self._has_looked(key) else spool.load(spool.pending(self.paths, key))
+        with self._turn, engine.speaking(self.index):
             connection = self._open()
             try:
                 with self._line.writing(connection):
                     db = Statements(connection, self._texts)
                     spool.fold(db, self.index, events, self.trusted)
                     result = do(db)
+            except BaseException:
+                self._looked = (None, 0.0)  # what could not be written now lies there before the next call
+                raise
             finally:
                 self._done()
-        spool.unlink(events)
+        spool.unlink(self.paths, events)
         return result
+
+    def keep(self, key: Key, event: dict[str, Any]) -> None:
+        """Keep beside the index what this attempt could not write into it."""
+        spool.spool(self.paths, key, {**event, "token": os.environ.get("PARASCHUT_TOKEN")})
 
     def small(self) -> int:
         """Return the bytes up to which a pickle is kept in the index."""
         return self.read(lambda db: pickles.limit_of(db.connection))
 
+    def _has_looked(self, key: Key) -> bool:
+        now = time.monotonic()
+        before, then = self._looked
+        if before == key and now - then < _LOOK:
+            return True
+        self._looked = (key, now)
+        return False
+
     def _open(self) -> Any:
         if self._connection is None:
-            self._connection = engine.connect(self.index, self.limit)
+            self._connection = runtime.opened(self.index, self.limit, self._texts)
         return self._connection
 
     def _done(self) -> None:
         now = time.monotonic()
-        if now - self._last > _BURST:
+        if now - self._last > _BURST or not self._awaits_idleness():
             self.close()
         self._last = now
 
+    def _awaits_idleness(self) -> bool:
+        if self._waits is None:
+            waits = _thread.allocate_lock()
+            waits.acquire()
+            try:
+                _thread.start_new_thread(self._close_when_idle, (waits,))
+            except RuntimeError:  # no more threads, or the interpreter ends
+                return False
+            self._waits = waits
+        return True
+
+    def _close_when_idle(self, waits: Any) -> None:
+        while not waits.acquire(timeout=_BURST):
+            with self._turn:
+                if self._waits is waits and time.monotonic() - self._last > _BURST:
+                    self.close()
+                    return
+
     def close(self) -> None:
         """Let go of the index."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._turn:
+            if self._waits is not None:
+                self._waits.release()
+                self._waits = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 _desks: dict[str, _Desk] = {}
@@ -102,12 +154,14 @@ def _desk() -> _Desk:
 
         config = load_config()
         index, limit, trusted = str(config.index), config.lock_timeout, config.trusted_users
+    elif index in _desks:
+        return _desks[index]
     else:
         limit = float(environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
         trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
     if not _desks:
         # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
-        os.register_at_fork(before=_close_desks)
+        os.register_at_fork(before=_close_desks, after_in_child=_desks.clear)
         atexit.register(_close_desks)
     if index not in _desks:
         _desks[index] = _Desk(index, limit, trusted)
@@ -116,27 +170,28 @@ def _desk() -> _Desk:
 
 def _own_key() -> Key | None:
     try:
-        return Key(*(int(os.environ[f"PARASCHUT_{name}"]) for name in ("BATCHID", "JOBINDEX", "ATTEMPT")))
+        environ = os.environ
+        return Key(
+            int(environ["PARASCHUT_BATCHID"]),
+            int(environ["PARASCHUT_JOBINDEX"]),
+            int(environ["PARASCHUT_ATTEMPT"]),
+        )
     except (KeyError, ValueError):
         return None
 
 
-def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[int, int]:
-    if batch_id is not None and job_index is not None:
-        return batch_id, job_index
+def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[tuple[int, int], Key | None]:
+    """Return which job is meant, and its attempt if it is this process."""
     key = _own_key()
-    if key is None:
+    if key is None and (batch_id is None or job_index is None):
         raise NotInJobError(
             f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
         )
-    return (key.batch_id if batch_id is None else batch_id), (
-        key.job_index if job_index is None else job_index
+    where: Any = (
+        key.batch_id if batch_id is None and key else checks.number_of(batch_id),
+        key.job_index if job_index is None and key else checks.number_of(job_index),
     )
-
-
-def _key_of(where: tuple[int, int]) -> Key | None:
-    key = _own_key()
-    return key if key is not None and (key.batch_id, key.job_index) == where else None
+    return where, key if key is not None and key[:2] == where else None
 
 
 def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID: bool = False) -> jobs.Job:
@@ -168,11 +223,10 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
     --------
     >>> job = get_job_info(SetID=True)  # doctest: +SKIP
     """
-    where = _where(BatchID, JobIndex, "get_job_info")
+    where, key = _where(BatchID, JobIndex, "get_job_info")
     desk = _desk()
     if not SetID:
         return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
-    key = _key_of(where)
     if key is None:
         raise NotInJobError(
             f"get_job_info(SetID=True) says that job {where[0]}:{where[1]} runs, and this process is not that job. Leave "
@@ -190,7 +244,7 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
         raise
     except StoreError:
         # The index cannot be written now; that the job runs is kept beside it, and reading may still work.
-        spool.spool(desk.paths, key, {"kind": "run", "at": now, "host": host_name()})
+        desk.keep(key, {"kind": "run", "at": now, "host": host_name()})
         return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
 
 
@@ -201,10 +255,13 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     ----------
     JobInfo : dict
         A dict from ``get_job_info`` (only what was changed in it is written) or one with BatchID, JobIndex and some
-        fields (all of them are written). It remembers what was written, and is not changed otherwise.
+        fields (all of them are written). It remembers what was written, and is not changed otherwise. A ``workdir``
+        that is relative is meant from the current folder.
 
     Raises
     ------
+    JobError
+        If a value makes no sense, or the state is one that only submission sets; nothing is written then.
     StaleJobError
         If another process changed one of the same fields since the dict was read; nothing is written then.
     NotFoundError
@@ -217,37 +274,35 @@ def update_job(JobInfo: dict[str, Any]) -> None:
     >>> update_job(job)  # doctest: +SKIP
     """
     job = JobInfo if isinstance(JobInfo, jobs.Job) else jobs.Job(JobInfo)
-    if not isinstance(job.get("BatchID"), int) or not isinstance(job.get("JobIndex"), int):
+    if not checks.is_index(job.get("BatchID")) or not checks.is_index(job.get("JobIndex")):
         raise JobError(
             f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
         )
-    _refuse_bad(job)
+    told = _checked(job)
     desk = _desk()
     now = time.time()
-    key = _key_of((job["BatchID"], job["JobIndex"]))
+    _, key = _where(job["BatchID"], job["JobIndex"], "update_job")
     try:
-        job.origin = desk.write(lambda db: runtime.update_job(db, job, now, own=key is not None), key)
+        job.origin = desk.write(lambda db: runtime.update_job(db, told, now, own=key is not None), key)
     except NotFoundError:
         raise
     except StoreError:
         if key is None:
             raise
-        spool.spool(desk.paths, key, spool.describe(job, kind="fields", at=now, host=host_name()))
+        desk.keep(key, spool.describe(told, kind="fields", at=now, host=host_name()))
         if job.origin is not None:
-            job.origin = jobs.remembered(job.origin, jobs.changes(job))
+            job.origin = jobs.remembered(job.origin, jobs.changes(told))
 
 
-def _refuse_bad(job: Mapping[str, Any]) -> None:
-    jobs.check_change(job)
-    state, priority = job.get("state", "init"), job.get("priority", 0)
-    if not isinstance(state, str) or not state.strip():
-        raise JobError(
-            f"{jobs.label(job)} cannot have state {state!r}; a state is a word. Nothing was written."
-        )
-    if not jobs.is_number(priority):
-        raise JobError(
-            f"{jobs.label(job)} cannot have priority {priority!r}; it is a number. Nothing was written."
-        )
+def _checked(job: jobs.Job) -> jobs.Job:
+    """Return a job whose fields can be kept, with its ``workdir`` as it is meant here."""
+    checks.check_change(job)
+    workdir = job.get("workdir")
+    if workdir is None or os.path.isabs(workdir):
+        return job
+    told = job.copy()
+    told["workdir"] = absolute(workdir)
+    return told
 
 
 def set_complete(
@@ -283,9 +338,8 @@ def set_complete(
     if job is not None:
         BatchID = job.get("BatchID") if BatchID is None else BatchID
         JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
-        _refuse_bad(job)
-    where = _where(BatchID, JobIndex, "set_complete")
-    key = _key_of(where)
+        job = _checked(job)
+    where, key = _where(BatchID, JobIndex, "set_complete")
     desk = _desk()
     now = time.time()
     try:
@@ -297,18 +351,36 @@ def set_complete(
             raise
         event = spool.describe(job, kind="fields", at=now, host=host_name())
         event["columns"]["state"] = "complete"
-        spool.spool(desk.paths, key, event)
+        desk.keep(key, event)
         return
+    if key is not None and os.environ.get("PARASCHUT_EXECUTOR"):
+        _keep_summary(desk, key, os.environ["PARASCHUT_EXECUTOR"])
     if Submit:
         _submit_next(desk)
 
 
+def _keep_summary(desk: _Desk, key: Key, name: str) -> None:
+    """Keep with this attempt what its scheduler says of it, which it forgets soon; it is no reason to fail."""
+    from paraschut.config import load_config
+    from paraschut.errors import ExecutorError
+    from paraschut.executors.base import executor_of
+
+    try:
+        summary = executor_of(name, load_config()).get_job_summary(os.environ["PARASCHUT_CLUSTERID"])
+        if summary:
+            desk.write(lambda db: db.run("attempt_qstat", **key._asdict(), qstat=summary), key)
+    except (ExecutorError, StoreError):
+        return
+
+
 def _submit_next(desk: _Desk) -> None:
     def any_ready(db: Statements) -> bool:
-        if not db.rows("heads"):
+        limits = {head["max_jobs"] for head in db.rows("heads", now=time.time())}
+        if not limits:
             return False
         (active,) = db.run("active_count").fetchone()
-        return bool(active < int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")))
+        usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
+        return bool(active < max(usual if limit is None else limit for limit in limits))
 
     if desk.read(any_ready):
         desk.close()
@@ -335,16 +407,15 @@ def set_progress(
     --------
     >>> set_progress(0.5, "epoch 10 of 20")  # doctest: +SKIP
     """
-    if not jobs.is_number(fraction) or not 0 <= float(fraction) <= 1:
+    if not checks.is_number(fraction) or not 0 <= float(fraction) <= 1:
         raise JobError(f"The progress is {fraction!r}; it must be a number between 0 and 1.")
-    where = _where(BatchID, JobIndex, "set_progress")
-    key = _key_of(where)
+    where, key = _where(BatchID, JobIndex, "set_progress")
     desk = _desk()
     told = {"progress": float(fraction), "progress_message": jobs.writable(str(message))}
 
     def tell(db: Statements) -> None:
-        runtime.job_row(db, *where)
-        db.run("job_progress", batch_id=where[0], job_index=where[1], **told)
+        if not db.changed("job_progress", batch_id=where[0], job_index=where[1], **told):
+            runtime.job_row(db, *where)  # says that there is none
 
     try:
         desk.write(tell, key)
@@ -354,7 +425,7 @@ def set_progress(
         if key is None:
             raise
         event = {"kind": "progress", "at": time.time(), "progress": float(fraction), "message": str(message)}
-        spool.spool(desk.paths, key, event)
+        desk.keep(key, event)
 
 
 def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
@@ -385,7 +456,13 @@ def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
     from paraschut.config import load_config
     from paraschut.executors.base import executor_of
 
-    row = _desk().read(lambda db: db.row("submission_of", cluster_id=known_as.rpartition(".")[0]))
+    # As it was recorded: the token of a submission, the id of a job, or of an array with # for the number of a task.
+    forms = dict.fromkeys(
+        [known_as.rpartition(".")[0], known_as, re.sub(r"(?<=[._\[])[0-9]+(?=\]|$)", "#", known_as, count=1)]
+    )
+    row = _desk().read(
+        lambda db: next(filter(None, (db.row("submission_of", cluster_id=form) for form in forms)), None)
+    )
     if row is None:
         raise NotFoundError(f"No job with the ClusterID {known_as!r} was submitted from this index.")
     return executor_of(row["executor"], load_config()).qstat(known_as)

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.config import load_config
 from paraschut.errors import ScriptError, StoreError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 
 #: What makes a script a command line for sure, rather than the path of a file.
 _SHELL = frozenset(" \t\n;&|<>()$`'\"*?[]#=%!{}")
@@ -52,7 +53,7 @@ def generate_script(
         JobInfo["script"] = text
         return JobInfo
     for field in ("BatchID", "JobIndex"):
-        if not isinstance(JobInfo.get(field), int):
+        if not checks.is_index(JobInfo.get(field)):
             raise ScriptError(
                 f"The script of a job is named by its BatchID and JobIndex, and {field} is {JobInfo.get(field)!r}. Set "
                 f"both first, or add the job with set_index=True, build_script=True."
@@ -126,7 +127,7 @@ def write(path: str, data: bytes, mode: int, *, anew: bool = False) -> str:
     folder, name = os.path.split(path)
     beside = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from paraschut.checks import is_number
 from paraschut.config import load_config
 from paraschut.dispatch import submit_jobs
 from paraschut.errors import ExecutorError, JobError, ParaschutError
 from paraschut.executors.base import JobExecutor
-from paraschut.job import is_number
 from paraschut.paths import Paths
 from paraschut.store.store import Store
 

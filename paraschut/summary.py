@@ -16,7 +16,10 @@ from paraschut.job import STATES
 #: From the left of a bar: what is done, what is on its way, what went wrong, what waits. Others: before missing.
 BAR_ORDER = ("collected", "complete", "run", "spawn", "submit", "missing", "held", "init")
 
+_ACTIVE = ("submit", "run", "spawn")
 _MOST_STARS = 4
+# Less than this tells nothing of how long the rest will take.
+_LEAST_PROGRESS = 0.01
 _MOST_INDICES = 10_000_000
 _LONGEST_QUOTE = 80
 
@@ -56,7 +59,11 @@ class MissingRow:
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One batch; ``progress`` has (index, fraction, message) of the running jobs that told theirs."""
+    """One batch; ``progress`` has (index, fraction, message) of the running jobs that told theirs.
+
+    ``elapsed`` is the time in seconds since its first job started, until now or until its last one ended;
+    ``left`` is how much longer it will take, as :func:`estimate_left` says.
+    """
 
     batch_id: int
     name: str
@@ -64,6 +71,8 @@ class BatchRow:
     states: tuple[StateRow, ...]
     missing: tuple[MissingRow, ...] = ()
     progress: tuple[tuple[int, float, str], ...] = ()
+    elapsed: float | None = None
+    left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,8 @@ class Totals:
     complete: int
     jobs: int
     notes: tuple[str, ...] = ()
+    #: Each scheduler that was asked, and how many jobs this user has there; None if it did not answer.
+    schedulers: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,44 @@ class MissingGroup:
 
 
 # What is shown
+
+
+def estimate_left(
+    running: Sequence[tuple[float, float | None]], waiting: int, mean: float | None
+) -> float | None:
+    """Return about how many seconds a batch will still take; None where nothing says it.
+
+    A job that told its progress goes on as fast as it went so far; any other takes the mean time. Those that wait
+    are run as many at a time as run now.
+
+    Parameters
+    ----------
+    running : sequence of (elapsed, fraction)
+        The seconds since each running job started, and how far it is, between 0 and 1, if it told.
+    waiting : int
+        The jobs that are still to start.
+    mean : float, optional
+        How long the jobs took that have ended, in seconds, on average.
+
+    Examples
+    --------
+    >>> estimate_left([(30.0, 0.5), (10.0, None)], waiting=2, mean=60.0)
+    100.0
+    """
+    if not running:
+        return None
+    lefts = []
+    totals = []
+    for elapsed, fraction in running:
+        if fraction is not None and _LEAST_PROGRESS <= fraction <= 1:
+            lefts.append(elapsed / fraction - elapsed)
+            totals.append(elapsed / fraction)
+        elif mean is not None:
+            lefts.append(max(mean - elapsed, 0.0))
+    expected = mean if mean is not None else sum(totals) / len(totals) if totals else None
+    if expected is None or len(lefts) < len(running):
+        return None
+    return max((sum(lefts) + waiting * expected) / len(running), *lefts)
 
 
 def visible(batch: BatchRow, display: Collection[str] | None) -> BatchRow | None:
@@ -152,6 +201,22 @@ def bar_cells(counts: Mapping[str, int], width: int) -> tuple[tuple[str, int], .
     for _ in range(-spare):
         cells[max(cells, key=lambda state: (cells[state], _bar_rank(state)))] -= 1
     return tuple((state, cells[state]) for state in sorted(cells, key=_bar_rank))
+
+
+def open_jobs(batches: Iterable[BatchRow]) -> tuple[int, int]:
+    """Return how many jobs are with an executor and not missing, and how many wait to be submitted."""
+    active = waiting = 0
+    for batch in batches:
+        for row in batch.states:
+            active += row.count if row.state in _ACTIVE else 0
+            waiting += row.count if row.state == "init" else 0
+        active -= len(batch.missing)
+    return active, waiting
+
+
+def bar_order(states: Iterable[str]) -> list[str]:
+    """Return states in the order of a bar."""
+    return sorted(states, key=_bar_rank)
 
 
 def group_missing(missing: Iterable[MissingRow]) -> tuple[MissingGroup, ...]:

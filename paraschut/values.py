@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 #: What JSON gives back as it is, without a look at the value.
@@ -33,6 +35,22 @@ def plain(value: object) -> bool:
             ATOMS.issuperset(map(type, items)) or all(map(plain, items))
         )
     return False
+
+
+def _encoder() -> Callable[[Any], str]:
+    def refuse(value: object) -> None:
+        raise TypeError(f"JSON has nothing for a value of type {type(value).__name__}.")
+
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without the accelerator
+        return json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+    # What JSONEncoder.encode makes anew for each value, made once.
+    parts = make(None, refuse, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(parts(value, 0))
+
+
+#: Returns the JSON text of a plain value; raises ValueError for a number that JSON does not have.
+encode = _encoder()
 
 
 def shadow(value: object) -> Any:
@@ -97,6 +115,8 @@ def identical(one: Any, other: Any) -> bool:
         return bool(
             one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
         )
+    if isinstance(one, float) and math.isnan(one):
+        return math.isnan(other)
     try:
         return bool(one == other)
     except Exception:  # noqa: BLE001 - a user's own __eq__ may raise anything; then they are not known to be the same

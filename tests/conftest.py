@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from fakes import FakeCluster
 from hypothesis import HealthCheck, settings
 from stories import BATCH, ROOT, dump, jobs_of
 
@@ -161,3 +162,29 @@ def python(home):
         return done
 
     return run
+
+
+def _fake(kind, tmp_path, monkeypatch):
+    cluster = FakeCluster(kind, tmp_path / "fake" / WEIRD)
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """Return a fake Slurm, whose commands are the first ones on PATH in this test."""
+    yield from _fake("slurm", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def fake_sge(tmp_path, monkeypatch):
+    """Return a fake Grid Engine, whose commands are the first ones on PATH in this test."""
+    yield from _fake("sge", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def fake_pbs(tmp_path, monkeypatch):
+    """Return a fake PBS, whose commands are the first ones on PATH in this test."""
+    yield from _fake("pbs", tmp_path, monkeypatch)

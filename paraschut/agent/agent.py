@@ -11,9 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-import selectors
 import signal
-import socket
 import sqlite3
 import sys
 import time
@@ -21,15 +19,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from paraschut.agent import ends, limits
+from paraschut.agent import ear, ends, limits
 from paraschut.agent.crew import Crew
 from paraschut.agent.job import Kind, Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
-from paraschut.paths import Paths
+from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.store import engine, spool
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt, read_statements
+from paraschut.store.line import Line
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
 _T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
@@ -71,7 +70,7 @@ class Agent:
         self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
         self._done = False
         self._connection: sqlite3.Connection | None = None
-        self._line = engine.Line(self.index, self.lock_timeout)
+        self._line = Line(self.index, self.lock_timeout)
         self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
         self._next_memory = 0.0
@@ -79,8 +78,9 @@ class Agent:
         self._idle_since = time.monotonic()
         self._look = True
         self._pass_wanted = True
-        self._ear: str | None = None
-        self._ear_inode = 0
+        #: When the pause of the next job that is tried again ends; None if none waits for that.
+        self._begin: float | None = None
+        self._ear = ear.Ear(self.index, self.crew.selector)
         self._lock = -1
         self._orphans: list[str] = []
         self._strangers: set[Any] = set()
@@ -89,7 +89,7 @@ class Agent:
 
     def serve(self) -> None:
         """Work until there is nothing left to do."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        make_folder(self.folder)
         lock = self._take_lock()
         if lock is None:
             return
@@ -97,7 +97,7 @@ class Agent:
         self._be_nobodys_child()
         try:
             self.crew.start()
-            self._open_ears()
+            self._ear.open()
             gone = self._read(lambda db: ends.dead(db, self.host))
             lines = self.crew.new_lines()
             with self._writing() as db:
@@ -112,7 +112,7 @@ class Agent:
             time.sleep(1)  # still holding the lock: whoever follows may find the same fault
             raise
         finally:
-            self._close_ears()
+            self._ear.close()
             self.crew.dismiss(for_good=self._done)
             self._let_go()
 
@@ -124,24 +124,12 @@ class Agent:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 # Either another agent lives, and then it is enough to have woken it, or one is just leaving.
-                if time.monotonic() > deadline or self._another_lives():
+                if time.monotonic() > deadline or ear.call(self.index, self.limits_given):
                     os.close(lock)
                     return None
                 time.sleep(0.02)
             else:
                 return lock
-
-    def _another_lives(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
-            wake.setblocking(False)
-            folder = engine.local_folder(self.index)
-            try:
-                wake.sendto(json.dumps(self.limits_given).encode(), f"{folder}/wake")
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            return True
 
     def _be_nobodys_child(self) -> None:
         os.chdir("/")
@@ -158,28 +146,6 @@ class Agent:
                 f"{time.strftime('%Y-%m-%d %H:%M:%S')} agent {os.getpid()} ends:\n{traceback.format_exc()}\n"
             )
 
-    def _open_ears(self) -> None:
-        self.wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.wake.setblocking(False)
-        folder = engine.local_folder(self.index)
-        if folder is not None:
-            self._ear = folder + "/wake"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._ear)
-            self.wake.bind(self._ear)
-            os.chmod(self._ear, 0o600)
-            self._ear_inode = os.stat(self._ear).st_ino
-        self.crew.selector.register(self.wake, selectors.EVENT_READ, None)
-
-    def _close_ears(self) -> None:
-        if self._ear is not None:
-            with contextlib.suppress(OSError):
-                if os.stat(self._ear).st_ino == self._ear_inode:  # not that of an agent of another index
-                    os.unlink(self._ear)
-            self._ear = None
-            self.crew.selector.unregister(self.wake)
-            self.wake.close()
-
     # -- the index ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -193,7 +159,7 @@ class Agent:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = engine.connect(self.index, self.lock_timeout)
+            self._connection = opened(self.index, self.lock_timeout, self._texts)
         return self._connection
 
     def _let_go(self) -> None:
@@ -233,7 +199,7 @@ class Agent:
         for number, key in ((1, "stdout"), (2, "stderr")):
             path = self.paths.log(*running.key, key)
             with contextlib.suppress(OSError):
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                make_folder(os.path.dirname(path))
                 os.rename(os.path.join(self.folder, f"log.{name}.{number}"), path)
 
     def _forget(self, process: str) -> None:
@@ -263,37 +229,42 @@ class Agent:
         with self._writing() as db:
             # First what jobs could not write themselves: their end means something else after they said complete.
             spool.fold(db, self.index, events, self.trusted)
-            ended = self._fold_lines(db, lines) or bool(events)
+            ended = self._fold_lines(db, lines) or bool(events) or bool(gone)
             if gone:
                 self._judge_dead(db, gone & self.running.keys())
             self._heed_cancelled(db)
             waiting = self._take_waiting(db, starts)
+            self._await_begin(db)
         for running, spec in starts:
             running.wrapper.send(spec)
-        spool.unlink(events)
+        spool.unlink(self.paths, events)
         self._enforce()
         # While enough waits here, a pass could only make the line longer.
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)
         self._look = False
         self._go_on(waiting)
-        if self.running or waiting:
+        if self.running or waiting or self._begin is not None:
             self._idle_since = time.monotonic()
+        if self.running or waiting:
             return True
         self.crew.clear_ends()
         self._let_go()
         return time.monotonic() - self._idle_since < LINGER or not self._may_leave()
 
+    def _await_begin(self, db: Statements) -> None:
+        """Look when the next pause ends, and whether one has."""
+        now = time.time()
+        self._pass_wanted |= self._begin is not None and self._begin <= now
+        (self._begin,) = db.run("next_begin", now=now, executor="local").fetchone()
+
     def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                message = self.wake.recv(4096)
-                self._look = True
-                with contextlib.suppress(ValueError, TypeError):
-                    told = json.loads(message)
-                    # What a person asked for is not undone by passes that go on by themselves.
-                    if told[3] or not self.limits_given[3]:
-                        self.limits_given = told
-                        self.capacity = limits.capacity_of(*told[:3])
+        for told in self._ear.heard():
+            self._look = True
+            with contextlib.suppress(TypeError, IndexError):
+                # What a person asked for is not undone by passes that go on by themselves.
+                if told[3] or not self.limits_given[3]:
+                    self.limits_given = told
+                    self.capacity = limits.capacity_of(*told[:3])
 
     def _heed_cancelled(self, db: Statements) -> None:
         for row in db.rows("cancelled", host=self.host):
@@ -323,6 +294,7 @@ class Agent:
                 end_attempt(
                     db, key, Ended(None, now, None, None), f"could not be started: {error}", complete=False
                 )
+                self._look = True
                 continue
             if not db.changed("attempt_starts", **key._asdict(), now=now, process=wrapper.process):
                 self.crew.give_back(wrapper)
@@ -355,7 +327,7 @@ class Agent:
             **spec_of(row, running, self._environment(db, row["environment"]), self.paths),
             # Where jobs may use more processors than there are, none is kept on its own.
             "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= (os.cpu_count() or 1) else 0,
-            "processors": os.path.dirname(os.path.dirname(self._ear)) if self._ear else None,
+            "processors": os.path.dirname(os.path.dirname(self._ear.path)) if self._ear.path else None,
             "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),
             "agent": self._command(),
@@ -422,8 +394,9 @@ class Agent:
         self._pass_wanted = False
         from paraschut.agent.passes import pass_is_due
 
+        usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
         with self._writing() as db:
-            due = pass_is_due(db, int(os.environ.get("PARASCHUT_MAX_JOBS", "1000")), idle=not waiting)
+            due = pass_is_due(db, usual, time.time(), idle=not waiting)
         made = 0
         if due:
             from paraschut.dispatch import go_on
@@ -443,12 +416,13 @@ class Agent:
         First the ear is closed: who finds it gone starts the next agent, which waits for the lock. Who was still
         heard has claimed before, and what it claimed is seen here.
         """
-        self._close_ears()
+        self._ear.close()
         with self._writing() as db:
-            if db.row("any_waiting", host=self.host) is None:
+            self._await_begin(db)
+            if self._begin is None and db.row("any_waiting", host=self.host) is None:
                 db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
                 return True
-        self._open_ears()
+        self._ear.open()
         return False
 
     def _pause(self) -> float:
@@ -456,6 +430,8 @@ class Agent:
             return 0.0
         now = time.time()
         pause = SAFETY
+        if self._begin is not None:
+            pause = min(pause, self._begin - now)
         if self._pass_wanted:
             pause = min(pause, self._next_pass - time.monotonic())
         for running in self.running.values():

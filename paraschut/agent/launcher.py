@@ -247,7 +247,10 @@ class Log:
         try:
             os.rename(self.spare, self.path)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            folder = os.path.dirname(self.path)
+            for made in (os.path.dirname(folder), folder):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(made, 0o700)
             os.rename(self.spare, self.path)
         self.named = True
 

@@ -6,27 +6,35 @@ from paraschut.plan import worth_a_pass
 from paraschut.store.runtime import Statements
 
 
-def pass_is_due(db: Statements, max_jobs: int, *, idle: bool) -> bool:
+def pass_is_due(db: Statements, usual: int, now: float, *, idle: bool) -> bool:
     """Return whether jobs of batches that were submitted before can be submitted now.
 
     Parameters
     ----------
+    usual : int
+        The limit of jobs for batches that were not given their own.
     idle : bool
         Whether nothing waits for this machine: then any job is worth a pass.
     """
-    heads = [row for row in db.rows("heads") if row["executor"] is not None]
+    heads = [row for row in db.rows("heads", now=now) if row["executor"] is not None]
     if not heads:
         return False
     (active,) = db.run("active_count").fetchone()
-    room = max_jobs - active
+    limits = [usual if head["max_jobs"] is None else head["max_jobs"] for head in heads]
+    limit = max(limits)
+    room = limit - active
     if room <= 0:
         return False
     if idle:
         return True
     eligible = 0
-    for head in heads:
-        (count,) = db.run("ready_count", batch_id=head["BatchID"], priority=head["top"], most=room).fetchone()
+    for head, own in zip(heads, limits, strict=True):
+        if own <= active:
+            continue
+        (count,) = db.run(
+            "ready_count", batch_id=head["BatchID"], priority=head["top"], most=room, now=now
+        ).fetchone()
         eligible += count
         if eligible >= room:
             break
-    return worth_a_pass(eligible, active, max_jobs)
+    return worth_a_pass(eligible, active, limit)

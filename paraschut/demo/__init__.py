@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import paraschut as psu
+from paraschut.config import Config
 from paraschut.demo.sweep import format_ranking, label, parameter_grid
 from paraschut.errors import ParaschutError
 
@@ -77,6 +78,8 @@ def prepare(models: int | None = None) -> int:
     _check_libraries()
     grid = parameter_grid(models)
     template = psu.get_job_template(SetID=True)
+    if template["queue"] == Config().template["queue"]:
+        template["queue"] = ""  # nobody has set it: the example's is the queue of another site
     steps = [*(("train", fields) for fields in grid), ("rank", {}), ("refit", {"ranked_by": len(grid)})]
     jobs = [_job(template, index, step, fields) for index, (step, fields) in enumerate(steps)]
     ranking = next(job for job in jobs if job["step"] == "rank")
@@ -120,7 +123,7 @@ def run(
     deadline = time.monotonic() + timeout
     shown = ""
     while True:
-        jobs = (psu.get_queue(Filter=only, Verbose=False) or {}).get(batch_id, [])
+        jobs = psu.get_queue(Filter=only, Verbose=False).get(batch_id, [])
         _check_jobs(batch_id, jobs)
         if not submitted.count and all(job["state"] == "init" for job in jobs):
             raise ParaschutError(

@@ -13,7 +13,7 @@ def main() -> None:
     """Write the table and the figure, mark the training jobs ``collected``, and keep the best parameters."""
     job = psu.get_job_info(SetID=True)
     batch_id = job["BatchID"]
-    found = psu.get_queue(Filter=f'BatchID == {batch_id} AND step == "train"', Verbose=False) or {}
+    found = psu.get_queue(Filter=f'BatchID == {batch_id} AND step == "train"', Verbose=False)
     trained = found.get(batch_id, [])
     expected = len(psu.load_data(job))
     if len(trained) != expected:

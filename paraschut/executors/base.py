@@ -8,11 +8,13 @@ and what the evidence means, is decided elsewhere.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from paraschut.errors import ExecutorError, JobError
 from paraschut.resources import needs_of
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from paraschut.config import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One attempt of one job, ready to be run.
 
     Attributes
@@ -48,6 +49,10 @@ class Task:
     stderr: str
     resources: Mapping[str, Any]
     options: Any = None
+    #: The queue (partition) that the job names, if any.
+    queue: str | None = None
+    #: The user's script, if it is a file: it may hold lines for the scheduler.
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,12 @@ class Submission:
         Where its files belong; made by the executor if it needs one.
     env : Mapping[str, str]
         The variables that all its jobs get from their submitter.
+    label : str
+        What people call it: the name of its first job.
+    prologue : tuple[str, ...]
+        Lines of shell that are run before each job, such as ``module load gcc``.
+    cluster_id : str | None
+        The scheduler's id, once it is known.
     """
 
     token: str
@@ -69,6 +80,11 @@ class Submission:
     folder: str
     env: Mapping[str, str]
     tasks: tuple[Task, ...]
+    label: str = ""
+    prologue: tuple[str, ...] = ()
+    cluster_id: str | None = None
+    #: The batch that a closer is to go on with, because these jobs do not.
+    carries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +109,8 @@ class Exit:
     ended: float
     host: str | None = None
     max_rss: int | None = None
+    #: Why it was ended, where what ran it could see that: 'out of memory'.
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +139,10 @@ class JobExecutor(ABC):
     other_hosts: ClassVar[bool] = False
     #: Whether the index itself is the queue, so that nothing is written into a submission folder.
     index_is_queue: ClassVar[bool] = False
+    #: Whether a job learns its id only when it starts, from the scheduler.
+    ids_come_late: ClassVar[bool] = False
+    #: The number of the first task of a submission.
+    first_task: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -138,6 +160,23 @@ class JobExecutor(ABC):
         """Return one as the configuration says, for a name."""
         del config
         return cls()
+
+    @classmethod
+    def from_defaults(cls, defaults: Mapping[str, Any]) -> Self:
+        """Return one as another was given, whose ``defaults()`` these are."""
+        return cls(**defaults)
+
+    def heed(self, config: Config) -> None:  # noqa: B027 - most executors need nothing of it
+        """Take from the configuration what nobody gives to an executor, such as time limits."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given, by the names of its parameters, as JSON can hold it.
+
+        A batch keeps it with the executor's name: later passes over it that name no executor, those of the agent
+        too, make theirs from it. A subclass with parameters of its own adds them.
+        """
+        given = {"queue": self.queue, "resources": self.resources, "options": list(self.options)}
+        return {key: value for key, value in given.items() if value}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -157,9 +196,33 @@ class JobExecutor(ABC):
         asked = {"cpus": needs.cpus, "mem": needs.mem, "walltime": needs.walltime, "gpus": needs.gpus}
         return {key: value for key, value in asked.items() if value}
 
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what jobs must have in common to be handed over at once; ``asked`` is what ``asked(job)`` gave."""
+        del batch_id, job, asked
+        return None
+
+    def carries(self, job: Mapping[str, Any]) -> bool:
+        """Return whether somebody else must go on when a job has ended: its submission is then its batch's alone."""
+        del job
+        return False
+
+    def most(self) -> int | None:
+        """Return how many tasks can be handed over at once; None: as many as there are."""
+        return None
+
+    def most_mem(self) -> int | None:
+        """Return the bytes of memory that one job can get at most; None: nobody knows."""
+        return None
+
+    def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
+        """Return tasks of the same shape in those groups that must still be handed over each for itself."""
+        return [list(tasks)]
+
     @abstractmethod
     def submit(self, submission: Submission) -> str:
         """Hand tasks over; return the scheduler's id of the submission.
+
+        In an id that is the pattern of its tasks' ids, ``#`` stands for the number of the task.
 
         Raises
         ------
@@ -173,6 +236,10 @@ class JobExecutor(ABC):
 
         Returns those of which it is certain already.
         """
+
+    def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
+        """Delete tasks of several submissions; as ``delete`` does."""
+        return [self.delete(submission, tasks) for submission, tasks in wanted]
 
     def find(self, submission: Submission) -> str | None:
         """Return the scheduler's id of a submission whose owner died before recording it; None if it never was."""
@@ -203,16 +270,51 @@ class JobExecutor(ABC):
         """Let go of what this executor holds; jobs go on."""
 
 
-def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
-    """Return an executor from its name, or as it was given.
+def kept_defaults(which: JobExecutor | str) -> str | None:
+    """Return what an executor was given, as a batch keeps it; None for one that is named: it is as configured.
 
     Raises
     ------
     ExecutorError
-        If there is none of that name; naming those that there are.
+        If JSON cannot hold it.
+    """
+    if isinstance(which, str):
+        return None
+    given = which.defaults()
+    try:
+        return json.dumps(given, sort_keys=True, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ExecutorError(
+            f"{which!r} was given what the index cannot keep for later passes ({error}). Give it strings, numbers, "
+            f"lists and dicts of these."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's, or a path, as JSON can hold it."""
+    return value.item() if hasattr(value, "item") else os.fspath(value)
+
+
+def executor_of(which: JobExecutor | str, config: Config, defaults: str | None = None) -> JobExecutor:
+    """Return an executor from its name, or as it was given.
+
+    Parameters
+    ----------
+    which : JobExecutor | str
+        The executor, or its name.
+    defaults : str | None
+        With a name: what an earlier one was given (``kept_defaults``); None: as configured.
+
+    Raises
+    ------
+    ExecutorError
+        If there is none of that name; naming those that there are. Or if it cannot be made from its defaults.
     """
     if isinstance(which, JobExecutor):
+        which.heed(config)
         return which
+    if which == "auto":
+        which = found_here(os.environ)
     known = _OWN if which in _OWN else _registered()
     if which not in known:
         raise ExecutorError(
@@ -221,7 +323,47 @@ def executor_of(which: JobExecutor | str, config: Config) -> JobExecutor:
         )
     module, _, name = known[which].partition(":")
     kind: type[JobExecutor] = getattr(import_module(module), name)
-    return kind.configured(config)
+    if defaults is None:
+        made = kind.configured(config)
+        made.heed(config)
+        return made
+    try:
+        made = kind.from_defaults(json.loads(defaults))
+    except (TypeError, ValueError) as error:
+        raise ExecutorError(
+            f"The executor {which!r} cannot be made as it was given for this batch, {defaults}: {error}. Give the "
+            f"pass an Executor."
+        ) from error
+    made.heed(config)
+    return made
+
+
+def on_other_hosts(config: Config) -> bool:
+    """Return whether jobs of the configured executor run on other hosts; as far as it is known here."""
+    try:
+        return executor_of(config.executor_name, config).other_hosts
+    except ExecutorError:
+        return False
+
+
+def found_here(environ: Mapping[str, str]) -> str:
+    """Return the name of the scheduler whose commands are on this machine, or ``local``.
+
+    Examples
+    --------
+    >>> found_here({"PATH": ""})
+    'local'
+    """
+
+    def has(command: str) -> bool:
+        return shutil.which(command, path=environ.get("PATH", os.defpath)) is not None
+
+    if has("sbatch"):
+        return "slurm"
+    if has("qsub"):
+        # Both call it qsub; only Grid Engine has qconf.
+        return "sge" if has("qconf") else "pbs"
+    return "local"
 
 
 def _registered() -> dict[str, str]:
@@ -233,4 +375,7 @@ def _registered() -> dict[str, str]:
 _OWN = {
     "local": "paraschut.executors.local:LocalJobExecutor",
     "file": "paraschut.executors.file:FileJobExecutor",
+    "slurm": "paraschut.executors.slurm:SlurmJobExecutor",
+    "sge": "paraschut.executors.sge:SGEJobExecutor",
+    "pbs": "paraschut.executors.pbs:PBSJobExecutor",
 }

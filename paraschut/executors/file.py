@@ -66,6 +66,10 @@ class FileJobExecutor(JobExecutor):
         super().__init__(queue, resources, options)
         self.path = None if path is None else os.path.abspath(os.fspath(path))
 
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given."""
+        return {**super().defaults(), **({} if self.path is None else {"path": self.path})}
+
     def __repr__(self) -> str:
         return f"FileJobExecutor({'' if self.path is None else repr(self.path)})"
 

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from paraschut.command import without_job
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError
 from paraschut.executors.base import Evidence, JobExecutor, Submission
 from paraschut.resources import format_size
+
+if TYPE_CHECKING:
+    from paraschut.agent.limits import Capacity
 
 
 class LocalJobExecutor(JobExecutor):
@@ -77,16 +80,28 @@ class LocalJobExecutor(JobExecutor):
         made._asked_for = False
         return made
 
-    def __repr__(self) -> str:
+    @classmethod
+    def from_defaults(cls, defaults: Mapping[str, Any]) -> Self:
+        """Return one with the limits of another; what a person said to the agent since then stays."""
+        made = cls(**defaults)
+        made._asked_for = False
+        return made
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given."""
+        return {**super().defaults(), **self._given()}
+
+    def _given(self) -> dict[str, int]:
         given = {"max_workers": self.max_workers, "cpus": self.cpus, "mem": self.mem}
-        return f"LocalJobExecutor({', '.join(f'{key}={value}' for key, value in given.items() if value)})"
+        return {key: value for key, value in given.items() if value}
+
+    def __repr__(self) -> str:
+        return f"LocalJobExecutor({', '.join(f'{key}={value}' for key, value in self._given().items())})"
 
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if this machine can never give it."""
-        from paraschut.agent.limits import capacity_of
-
         asked = super().asked(job)
-        has = capacity_of(self.max_workers, self.cpus, self.mem)
+        has = self._has()
         if asked.get("cpus", 1) > has.cpus:
             raise JobError(
                 f"it asks for {asked['cpus']} cpus, and local jobs may use {has.cpus} on this machine."
@@ -100,6 +115,15 @@ class LocalJobExecutor(JobExecutor):
                 "it asks for gpus, which local jobs cannot reserve; use CUDA_VISIBLE_DEVICES in its vars."
             )
         return asked
+
+    def most_mem(self) -> int:
+        """Return the memory that local jobs may use."""
+        return self._has().mem
+
+    def _has(self) -> Capacity:
+        from paraschut.agent.limits import capacity_of
+
+        return capacity_of(self.max_workers, self.cpus, self.mem)
 
     def submit(self, submission: Submission) -> str:
         """Wake the agent, or start one: the jobs wait in the index already."""

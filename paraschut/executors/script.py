@@ -21,6 +21,7 @@ import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from shlex import quote
 from typing import NamedTuple
 
@@ -88,23 +89,26 @@ def parse_mark(text: str) -> Holder | None:
 def parse_exit(text: str, task: int) -> Exit | None:
     r"""Return how a task ended, or None if its exit file is not whole.
 
-    A fifth word, where there is one, is the peak memory in bytes.
+    A fifth word, where there is one, is the peak memory in bytes, and a sixth how many of its processes were killed
+    because there was no more.
 
     Examples
     --------
     >>> parse_exit("137 1700000000 1700000009 node3\n", 7)
-    Exit(task=7, code=None, signal=9, started=1700000000.0, ended=1700000009.0, host='node3', max_rss=None)
+    Exit(task=7, code=None, signal=9, started=1700000000.0, ended=1700000009.0, host='node3', max_rss=None, cause=None)
     """
     words = text.split()
     numbers = [*words[:3], *words[4:]]
-    if not text.endswith("\n") or len(words) not in {4, 5} or not all(map(_NUMBER.fullmatch, numbers)):
+    if not text.endswith("\n") or not 4 <= len(words) <= 6 or not all(map(_NUMBER.fullmatch, numbers)):  # noqa: PLR2004
         return None
-    status, started, ended, *rss = map(int, numbers)
+    status, started, ended, *used = map(int, numbers)
     if status > _LAST_CODE:
         return None
     ended_by_signal = _NO_SIGNAL < status <= _LAST_SIGNAL
     code, signal = (None, status - _NO_SIGNAL) if ended_by_signal else (status, None)
-    return Exit(task, code, signal, float(started), float(ended), words[3], rss[0] if rss else None)
+    rss, kills = (*used, 0, 0)[:2]
+    cause = "out of memory" if kills and status else None
+    return Exit(task, code, signal, float(started), float(ended), words[3], rss or None, cause)
 
 
 def gather(folder: str) -> Found:
@@ -176,6 +180,15 @@ def take_mark(folder: str, task: int, holder: str) -> bool:
         n, started = n + 1, True
 
 
+@lru_cache(maxsize=1024)
+def _settable(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+#: Thousands of tasks have most of their words in common.
+_quoted = lru_cache(maxsize=1024)(quote)
+
+
 def exports(env: Mapping[str, str]) -> str:
     r"""Return the line of shell that exports variables; ``:``, which does nothing, if there are none.
 
@@ -186,14 +199,14 @@ def exports(env: Mapping[str, str]) -> str:
     >>> exports({"LEVEL": "3", "TITLE": "it's\n"})
     'export LEVEL=3 TITLE=\'it\'"\'"\'s\n\''
     """
-    words = [f"{name}={quote(value)}" for name, value in env.items() if _NAME.fullmatch(name)]
+    words = [f"{name}={_quoted(value)}" for name, value in env.items() if _settable(name)]
     return f"export {' '.join(words)}" if words else ":"
 
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    words = [quote(word) for word in command]
-    others = [quote(f"{name}={value}") for name, value in env.items() if not _NAME.fullmatch(name)]
+    words = [_quoted(word) for word in command]
+    others = [quote(f"{name}={value}") for name, value in env.items() if not _settable(name)]
     if "=" in words[0]:  # env(1) would take such a program for a variable
         words = ["/bin/sh", "-c", quote('exec "$0" "$@"'), *words]
     plain = "${paraschut_plain:-/usr/bin/env}" if others else "$paraschut_plain"
@@ -217,11 +230,16 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     if not task.command:
         raise SubmitError(f"Job {label} has no command, so nothing was submitted; give it a script.")
     _check_names(f"Job {label}", task.env)
-    env = {**others, **task.env} if others else task.env
+    own = {name: value for name, value in task.env.items() if name not in _SET_BY_SCRIPT}
+    env = {**others, **own} if others else own
     return (
         f"paraschut_job() {{\n{exports(env)}\n{command_line(task.command, env)}\n}}\n"
-        f"paraschut_task {task.number} {label} {quote(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
+        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
     )
+
+
+#: The same for all tasks, or said by the call of each.
+_SET_BY_SCRIPT = frozenset({"PARASCHUT_INDEX", "PARASCHUT_TOKEN", "PARASCHUT_TASK"})
 
 
 def _check_names(who: str, env: Mapping[str, str]) -> None:
@@ -232,7 +250,18 @@ def _check_names(who: str, env: Mapping[str, str]) -> None:
 
 
 def script_text(submission: Submission, functions: str) -> bytes:
-    """Return the script of a submission; ``functions`` are the executor's own, ``paraschut_task`` among them.
+    """Return the script that runs all tasks of a submission; the arguments are those of ``parts_of``."""
+    head, blocks = parts_of(submission, functions)
+    return b"".join([head, *blocks])
+
+
+def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[bytes]]:
+    """Return what the script of a submission begins with, and the shell of each task.
+
+    Parameters
+    ----------
+    functions : str
+        The executor's own, ``paraschut_task`` among them.
 
     Raises
     ------
@@ -243,27 +272,28 @@ def script_text(submission: Submission, functions: str) -> bytes:
     others = {name: value for name, value in submission.env.items() if not _NAME.fullmatch(name)}
     head = (
         f"paraschut_folder={quote(submission.folder)}\nparaschut_token={quote(submission.token)}\n"
-        f"paraschut_common() {{\n{exports(submission.env)}\n}}\n{FUNCTIONS}{functions}"
+        f"paraschut_common() {{\n{exports({**submission.env, 'PARASCHUT_INDEX': submission.index})}\n}}\n"
+        f"{FUNCTIONS}{functions}"
     )
-    blocks = [task_block(task, others) for task in submission.tasks]
-    if (text := _encoded("".join([head, *blocks]))) is not None:
-        return text
-    bad = [task for task, block in zip(submission.tasks, blocks, strict=True) if _encoded(block) is None]
-    where = f"job {bad[0].batch_id}:{bad[0].job_index}" if bad else "this submission"
+    return _encoded(head, "this submission"), [
+        _encoded(task_block(task, others), f"job {task.batch_id}:{task.job_index}")
+        for task in submission.tasks
+    ]
+
+
+def _encoded(text: str, whose: str) -> bytes:
+    try:
+        if "\0" not in text:
+            return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        pass
     raise SubmitError(
-        f"The command, a variable or a path of {where} has a null character or half of a surrogate pair, which no "
+        f"The command, a variable or a path of {whose} has a null character or half of a surrogate pair, which no "
         f"process can be given. Nothing was submitted; take it out."
     )
 
 
-def _encoded(text: str) -> bytes | None:
-    try:
-        return None if "\0" in text else text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return None
-
-
-def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
+def write_beside(path: str, content: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
     """Write a file whole or not at all: beside, synced, then renamed."""
     handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)[:100]}.")
     try:
@@ -271,7 +301,8 @@ def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fchmod(handle, mode)
-            os.fsync(handle)
+            if sync:
+                os.fsync(handle)
         os.rename(beside, path)
     except BaseException as error:
         with suppress(OSError):
@@ -281,7 +312,8 @@ def write_beside(path: str, content: bytes, mode: int = 0o600) -> None:
         raise
 
 
-#: Needs paraschut_folder, paraschut_token, paraschut_common and paraschut_job. All names begin with paraschut_: a
+#: Needs paraschut_folder, paraschut_token, paraschut_common and paraschut_job; where a scheduler has
+#: given the task an id of its own, it is in paraschut_known_as. All names begin with paraschut_: a
 #: variable that came from the environment is exported, and setting it here would change it for jobs.
 FUNCTIONS = r"""
 paraschut_host=$(uname -n)
@@ -302,13 +334,14 @@ paraschut_take() {
         # The name of the program, in parentheses, may hold anything; words are safe to split only behind it.
         paraschut_ticks ${paraschut_stat##*") "}
     fi
-    paraschut_holder="$paraschut_token.$1 $paraschut_host $paraschut_pid $paraschut_nonce"
+    paraschut_id=${paraschut_known_as:-$paraschut_token.$1}
+    paraschut_holder="$paraschut_id $paraschut_host $paraschut_pid $paraschut_nonce"
     paraschut_n=0
     while [ -L "$paraschut_folder/$1.run.$paraschut_n" ]; do
         # Where schedulers start a task again, an earlier mark under its own id is an earlier start of it.
         [ -n "${paraschut_restarts-}" ] || return 2
         case $(readlink "$paraschut_folder/$1.run.$paraschut_n") in
-            "$paraschut_token.$1 "*) paraschut_n=$((paraschut_n + 1)) ;;
+            "$paraschut_id "*) paraschut_n=$((paraschut_n + 1)) ;;
             *) return 2 ;;
         esac
     done
@@ -333,8 +366,9 @@ paraschut_ticks() {
 paraschut_logs() {
     for paraschut_log in "$1" "$2"; do
         paraschut_dir=${paraschut_log%/*}
-        [ -d "${paraschut_dir:-/}" ] || mkdir -p -m 700 "$paraschut_dir" || return
-        true > "$paraschut_log" || return
+        [ -d "${paraschut_dir:-/}" ] || (umask 077 && mkdir -p "$paraschut_dir") || return
+        # What an earlier start of it wrote is kept.
+        if [ "$paraschut_n" -eq 0 ]; then true > "$paraschut_log"; else true >> "$paraschut_log"; fi || return
     done
 }
 
@@ -356,15 +390,36 @@ paraschut_become() {
         exit 126
     fi
     paraschut_common
-    export PARASCHUT_TOKEN="$paraschut_token" PARASCHUT_TASK="$1" PARASCHUT_CLUSTERID="$paraschut_token.$1"
+    export PARASCHUT_TOKEN="$paraschut_token" PARASCHUT_TASK="$1" PARASCHUT_CLUSTERID="$paraschut_id"
+    ${paraschut_before:-:}
     paraschut_job
 }
 
 # TASK: writes down how it ended.
 paraschut_write() {
     paraschut_ended=$(date +%s) || return
-    printf '%s %s %s %s\n' "$paraschut_code" "$paraschut_began" "$paraschut_ended" "$paraschut_host" \
-        > "$paraschut_folder/.$1.exit" && mv -f "$paraschut_folder/.$1.exit" "$paraschut_folder/$1.exit"
+    printf '%s %s %s %s%s\n' "$paraschut_code" "$paraschut_began" "$paraschut_ended" "$paraschut_host" \
+        "${paraschut_used-}" > "$paraschut_folder/.$1.exit" && mv -f "$paraschut_folder/.$1.exit" "$paraschut_folder/$1.exit"
+}
+
+# TASK WORKDIR STDOUT STDERR: runs the job beside this shell, which is the only one that is told to end.
+paraschut_watched() {
+    (paraschut_become "$@") &
+    paraschut_child=$! paraschut_woken=1
+    for paraschut_signal in HUP INT TERM; do
+        trap "paraschut_told=143 paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    for paraschut_signal in USR1 USR2 XCPU; do
+        trap "paraschut_woken=1; kill -$paraschut_signal $paraschut_child" "$paraschut_signal"
+    done
+    [ -z "$paraschut_told" ] || kill -TERM "$paraschut_child"
+    while [ -n "$paraschut_woken" ]; do
+        paraschut_woken=
+        wait "$paraschut_child"
+        paraschut_now=$?
+        # 127: the job was waited for already, and the signal came after that.
+        [ "$paraschut_now" -eq 127 ] && [ "$paraschut_code" -ne 126 ] || paraschut_code=$paraschut_now
+    done
 }
 
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
@@ -372,23 +427,31 @@ paraschut_attempt() {
     # What ends the job shall not end what writes it down; the job itself starts with the default again.
     paraschut_told=
     trap 'paraschut_told=143' HUP INT TERM
+    trap : USR1 USR2 XCPU
     paraschut_began=$(date +%s) || return 2
     paraschut_take "$1" || return
+    # How an earlier start of it ended says nothing any more.
+    [ "$paraschut_n" -eq 0 ] || rm -f "$paraschut_folder/$1.exit"
     paraschut_code=126
     if [ -n "$paraschut_told" ]; then
         paraschut_code=$paraschut_told
     elif paraschut_logs "$4" "$5"; then
         # What the shell itself says of a job that was killed is said below.
         {
-            (paraschut_become "$1" "$3" "$4" "$5")
-            paraschut_code=$?
+            if [ -n "${paraschut_forwards-}" ]; then
+                paraschut_watched "$1" "$3" "$4" "$5"
+            else
+                (paraschut_become "$1" "$3" "$4" "$5")
+                paraschut_code=$?
+            fi
         } 2> /dev/null
     else
         printf 'paraschut: job %s was not run: its log %s cannot be written.\n' "$2" "$paraschut_log" >&2
     fi
     # From here on, the programs that are started are to be left alone. KILL may still hit one: once more then.
-    trap '' HUP INT TERM
+    trap '' HUP INT TERM USR1 USR2 XCPU
     paraschut_tidy "$4" "$5"
+    [ -z "${paraschut_after-}" ] || $paraschut_after
     paraschut_write "$1" || paraschut_write "$1" ||
         printf 'paraschut: the end of job %s cannot be written to %s.\n' "$2" "$paraschut_folder" >&2
     [ "$paraschut_code" -ne 0 ] || return 0

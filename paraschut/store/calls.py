@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from paraschut.store.runtime import Ended, Key, Statements, check_current, mark_complete
+from paraschut.store.runtime import Ended, Key, Statements, check_current, mark_complete, will_try_again
 
 #: The number of the payload of a batch's function, where its jobs share one.
 SHARED = -1
@@ -109,6 +109,8 @@ def finish(db: Statements, key: Key, outcome: Outcome, now: float) -> None:
     else:
         # Why it is missing, as soon as its end is folded.
         db.run("attempt_reason", **key._asdict(), reason=outcome.summary)
+        if will_try_again(db, key, outcome.summary or ""):
+            return  # only the last error is what came of it
     add_result(db, key, outcome)
 
 

@@ -1,18 +1,11 @@
 """Connections to the index, on the standard library's driver: modes, transactions, waiting.
 
 Jobs and the agent use it directly; ``store.py`` gives the same connections to SQLAlchemy. It is part of the
-road of a job, so it imports little.
-
-Waiting: SQLite's busy handler is unfair, the worst wait is about as long as the whole rush. On one host,
-writers therefore queue first on a ``flock`` of a file in a host-local folder, which the kernel serves in
-order; across hosts they pause, shorter the longer they have waited. SQLite's own lock stays the truth: a
-stopped holder of the queue's lock costs the others a few seconds, not their turn.
+road of a job, so it imports little. How writers wait for one another is in ``line.py``.
 """
 
 from __future__ import annotations
 
-import _thread
-import fcntl
 import os
 import sqlite3
 import time
@@ -22,14 +15,11 @@ from contextlib import contextmanager, suppress
 from paraschut.errors import SchemaError, StoreBusyError, StoreError
 from paraschut.paths import Paths
 
-#: Seconds that a writer stands in line before it competes for SQLite's lock directly.
-LINE_LIMIT = 5.0
-#: Seconds for which a process may write again and again while others stand in line.
-SLICE = 0.0005
-#: Seconds between two looks at SQLite's lock by the head of the line.
-HEAD_PAUSE = 0.0001
 #: Pages in the write-ahead log before a commit copies them back: fewer pauses than with SQLite's 1000.
 CHECKPOINT_PAGES = 4000
+
+#: Seconds between two looks of one who opens an index that others write.
+_GLANCE = 0.001
 
 _UNWRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -56,10 +46,11 @@ def connect(index: str, limit: float) -> sqlite3.Connection:
                 f"There is no index at {index}: no batch was added yet, or the configuration has moved."
             )
         connection = sqlite3.connect(
-            index, timeout=limit, isolation_level=None, check_same_thread=False, cached_statements=256
+            index, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
-            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+            mode = _journal_mode(connection, limit)
+            connection.execute(f"PRAGMA busy_timeout={int(limit * 1000)}")
         except sqlite3.OperationalError as error:
             connection.close()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNWRITABLE or not _at_rest(index):
@@ -78,6 +69,21 @@ def connect(index: str, limit: float) -> sqlite3.Connection:
         return connection
 
 
+def _journal_mode(connection: sqlite3.Connection, limit: float) -> str:
+    # The first look at the file. While writers with a rollback journal come one after the other, it succeeds only in
+    # the moments between two; SQLite's own pauses grow to a tenth of a second and miss nearly all of these.
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_GLANCE)
+        else:
+            return str(mode)
+
+
 def _at_rest(index: str) -> bool:
     """Return whether all of an index is in its file."""
     try:
@@ -89,162 +95,6 @@ def _at_rest(index: str) -> bool:
 def quote(path: str) -> str:
     """Return a path as SQLite's URIs want it (https://sqlite.org/uri.html)."""
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-class Line:
-    """The line in which the writers of this host wait for one index.
-
-    Who finds SQLite's lock free takes it. Who does not stands in line: it holds a ``flock`` while it waits
-    for SQLite's lock, so only the head of the line competes with those who come by; and those who come by
-    again and again give way as soon as they had their slice and somebody stands in line.
-
-    Parameters
-    ----------
-    index : str
-        The path of the index file.
-    limit : float
-        Seconds that a writer waits at most.
-    """
-
-    def __init__(self, index: str, limit: float) -> None:
-        self.index = index
-        self.limit = limit
-        self._folder: str | None = None
-        self._slice_started = 0.0
-        self._last_write = 0.0
-
-    @contextmanager
-    def writing(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        """Run one write transaction: commits at the end of the block, rolls back if it raises."""
-        with speaking(self.index):
-            self.begin(connection)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._last_write = time.monotonic()
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Take SQLite's write lock."""
-        started = time.monotonic()
-        if started - self._last_write > SLICE:
-            self._slice_started = started
-        connection.execute("PRAGMA busy_timeout=0")
-        try:
-            gives_way = started - self._slice_started > SLICE and self._somebody_waits()
-            if gives_way or not _try_begin(connection):
-                self._stand_in_line(connection, started)
-        finally:
-            connection.execute(f"PRAGMA busy_timeout={int(self.limit * 1000)}")
-
-    def _stand_in_line(self, connection: sqlite3.Connection, started: float) -> None:
-        place = _take_place(self._place(), min(self.limit, LINE_LIMIT))
-        try:
-            while not _try_begin(connection):
-                waited = time.monotonic() - started
-                if waited > self.limit:
-                    connection.execute("BEGIN IMMEDIATE")
-                    break
-                time.sleep(
-                    HEAD_PAUSE if place is not None else pause(waited, time.monotonic_ns() ^ os.getpid())
-                )
-        finally:
-            _leave_place(place)
-        self._slice_started = time.monotonic()
-
-    def _place(self) -> int | None:
-        if self._folder is None:
-            self._folder = local_folder(self.index) or ""
-        if not self._folder:
-            return None
-        try:
-            return os.open(
-                self._folder + "/line", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-        except OSError:
-            return None
-
-    def _somebody_waits(self) -> bool:
-        place = self._place()
-        if place is None:
-            return False
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(place)
-            return True
-        _leave_place(place)
-        return False
-
-
-def _try_begin(connection: sqlite3.Connection) -> bool:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if not is_busy(error):
-            raise
-        return False
-    return True
-
-
-def pause(age: float, noise: int) -> float:
-    """Return the seconds to sleep before the next try of a writer that has waited for ``age`` seconds.
-
-    Examples
-    --------
-    >>> pause(0.0, 0) > pause(2.0, 0)
-    True
-    """
-    return max(0.002, 0.05 - 0.01 * age) * (0.5 + noise % 1009 / 1009)
-
-
-def _take_place(place: int | None, limit: float) -> int | None:
-    """Wait for the head of the line; None if there is no line, or its head did not move on in time."""
-    if place is None:
-        return None
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _wait_for_place(place, limit)
-    except OSError:  # a file system without flock
-        os.close(place)
-        return None
-    return place
-
-
-def _wait_for_place(place: int, limit: float) -> int | None:
-    # The kernel serves blocked callers in order but knows no time limit; so a helper thread blocks, and
-    # when it comes too late it gives the lock back at once.
-    arrived = _thread.allocate_lock()
-    arrived.acquire()
-    settled = _thread.allocate_lock()
-
-    def block() -> None:
-        fcntl.flock(place, fcntl.LOCK_EX)
-        if settled.acquire(blocking=False):
-            arrived.release()
-        else:
-            _leave_place(place)
-
-    try:
-        _thread.start_new_thread(block, ())
-    except RuntimeError:  # no more threads
-        os.close(place)
-        return None
-    if arrived.acquire(timeout=limit) or not settled.acquire(blocking=False):
-        return place
-    return None
-
-
-def _leave_place(place: int | None) -> None:
-    if place is not None:
-        # Explicitly: a child that was forked meanwhile may share the descriptor.
-        fcntl.flock(place, fcntl.LOCK_UN)
-        os.close(place)
 
 
 def local_folder(index: str) -> str | None:

@@ -1,6 +1,6 @@
 """The user's Filter, a SQLite condition over the queue, as an expression that can only read.
 
-`_Rewriter` takes the text apart and writes it anew, with a number for each name, text and number: ``name LIKE "%a"
+`Rewriter` takes the text apart and writes it anew, with a number for each name, text and number: ``name LIKE "%a"
 AND BatchID > 5`` becomes ``leaf_0 LIKE leaf_1 AND leaf_2 > leaf_3``. sqlglot says how that is built, and `_Compiler`
 makes a SQLAlchemy expression of the nodes that it knows, and refuses all others.
 
@@ -11,71 +11,36 @@ schema, operators and functions those of the tables below. And each leaf tells w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
-import sqlglot
 from sqlalchemy import ColumnElement
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import Grouping
 from sqlglot import exp
-from sqlglot.errors import ParseError, TokenError
 
 from paraschut.errors import FilterError
 from paraschut.job import OPTIONAL, REQUIRED, RUNTIME, STATES
+from paraschut.store.filter_text import EXAMPLE, FUNCTIONS, NAMES, Rewriter, Token, refusal, too_deep, words
 from paraschut.store.schema import batch, job, metadata
 
-#: How many parentheses, functions and NOTs fit in one another. SQLite's own limit may be lower: see `_try`.
-MAX_DEPTH = 25
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_EXAMPLE = 'state = "run" OR state = "complete"'
 _WRITTEN = 'Write it as in CAST(size AS REAL) > 0.5 or json_extract(resources, "$.mem") = "4gb".'
-_OPERATORS = "= == != <> < <= > >= LIKE GLOB IS IN BETWEEN AND OR + - * / % ||"
-_JOINED = f"Values are joined by one of {_OPERATORS}; a text has quotes around it."
 _COLUMNS = ("BatchID", "JobIndex", "state", "priority", "failure", "progress", "progress_message", "attempt")
+_COLUMN_NAMES = {name.lower() for name in (*_COLUMNS, "name")}
 _FIELDS = {name.lower(): name for name in REQUIRED + OPTIONAL}
 _FILLED_IN = {name.lower() for name in RUNTIME}
-_ARITIES = {
-    "abs length lower typeof upper": (1, 1),
-    "round trim": (1, 2),
-    "cast ifnull instr json_extract nullif": (2, 2),
-    "substr": (2, 3),
-    "replace": (3, 3),
-    "coalesce max min": (2, 99),
-}
-_FUNCTIONS = {name: arity for names, arity in _ARITIES.items() for name in names.split()}
-_TYPES: dict[str, Any] = {"INTEGER": sa.Integer, "NUMERIC": sa.Numeric, "REAL": sa.REAL, "TEXT": sa.Text}
+_SQL_TYPES: dict[str, Any] = {"INTEGER": sa.Integer, "NUMERIC": sa.Numeric, "REAL": sa.REAL, "TEXT": sa.Text}
 
 #: What sqlglot calls the operators, and what SQLite does.
 _COMPARE = {"eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _COMPARE |= {"like": "LIKE", "glob": "GLOB", "is": "IS", "nullsafeeq": "IS", "nullsafeneq": "IS NOT"}
 _COMBINE = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "dpipe": "||"}
 _BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "mod": 2, "dpipe": 3}
-_CONDITIONS = _words("in between escape not and or") | _COMPARE.keys()
-_ARGUMENTS = _words("this expression expressions low high ifs true default negate safe typed")
+_CONDITIONS = words("in between escape not and or") | _COMPARE.keys()
+_ARGUMENTS = words("this expression expressions low high ifs true default negate safe typed")
 
-#: A value has to stand before these, and behind those, except in these pairs.
-_AFTER_VALUE = _words(f"{_OPERATORS} ) , WHEN THEN ELSE END ISNULL NOTNULL COLLATE ESCAPE AS") - {"+", "-"}
-_BEFORE_VALUE = _words(f"{_OPERATORS} ( , NOT CASE WHEN THEN ELSE") | {""}
-_PAIRS = {("(", ")"), ("CASE", "WHEN"), ("NOT", "LIKE"), ("NOT", "GLOB"), ("NOT", "IN"), ("NOT", "BETWEEN")}
-_STATEMENT = _words("SELECT WITH VALUES EXISTS UNION INTERSECT EXCEPT DROP DELETE INSERT UPDATE PRAGMA")
-_NAMES = ("word", "quoted", "name")
-
-_NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_WORD = re.compile(r"[^\W\d]\w*")
-_CLOSED = re.compile(
-    r"""('[^']*'|"[^"]*"|`[^`]*`|\[[^]]*]|/\*.*?\*/|--[^\n]*|[^'"`[/]|/(?!\*))*""", re.DOTALL
-)
 _JSON_PATH = re.compile(r"""\$((\.[^\W\d]\w*|\."[^"\\\x00-\x1f]+"|\[[0-9]{1,9}\])*)""")
 _MOST_DIGITS = 19
-_WIDTH = 50
 
 
 def compile_filter(text: str) -> ColumnElement[bool] | None:
@@ -86,7 +51,8 @@ def compile_filter(text: str) -> ColumnElement[bool] | None:
     text : str
         A SQLite condition, such as ``name LIKE "%2009%" AND BatchID > 20210101000000 AND data_type=="ribo"``.
         What is in double quotes is a field where a comparison begins, and a text everywhere else. A field is
-        written as in the job, ``resources.mem`` is inside of one; columns and known fields in any case.
+        written as in the job, ``resources.mem`` is inside of one; columns and known fields in any case. A field of
+        the user's alone is a condition too: it holds for True and for numbers other than 0.
 
     Returns
     -------
@@ -100,33 +66,16 @@ def compile_filter(text: str) -> ColumnElement[bool] | None:
     """
     if not isinstance(text, str):
         kind = type(text).__name__
-        raise FilterError(f"A Filter is a text, not a value of type {kind}. Write one such as '{_EXAMPLE}'.")
+        raise FilterError(f"A Filter is a text, not a value of type {kind}. Write one such as '{EXAMPLE}'.")
     if not text.strip():
         return None
     try:
-        rewriter = _Rewriter(text)
+        rewriter = Rewriter(text)
         condition = _Compiler(text, rewriter.leaves).condition(rewriter.tree())
         _try(text, condition)
     except RecursionError:
-        raise _too_deep(text, 0) from None
+        raise too_deep(text, 0) from None
     return condition
-
-
-def _refusal(text: str, start: int, what: str, valid: str) -> FilterError:
-    """Say what is wrong, show where, and say what is valid."""
-    begin = text.rfind("\n", 0, start) + 1
-    line = "".join(letter if letter.isprintable() else " " for letter in text[begin:].split("\n", 1)[0])
-    at = start - begin
-    if at > _WIDTH:  # the spot has to be seen in a narrow window too
-        line, at = "…" + line[at - _WIDTH :], _WIDTH + 1
-    if len(line) > at + _WIDTH:
-        line = line[: at + _WIDTH] + "…"
-    return FilterError(f"{what}\n  {line}\n  {' ' * at}^\n{valid}")
-
-
-def _too_deep(text: str, start: int) -> FilterError:
-    what = f"This Filter has more than {MAX_DEPTH} things in one another."
-    return _refusal(text, start, what, "Nest less; a long list of values goes into IN (…).")
 
 
 def _try(text: str, condition: ColumnElement[bool]) -> None:
@@ -140,203 +89,29 @@ def _try(text: str, condition: ColumnElement[bool]) -> None:
             connection.execute(sa.select(sa.literal(1)).where(found))
     except DBAPIError as error:
         what = f"SQLite cannot read this Filter: {error.orig}."
-        raise _refusal(text, 0, what, "Nest less, or write IN (…) for many ORs.") from None
+        raise refusal(text, 0, what, "Nest less, or write IN (…) for many ORs.") from None
     finally:
         engine.dispose()
-
-
-class _Token(NamedTuple):
-    kind: str  # text, quoted, name (in brackets or backticks), number, word or sign; of a leaf also call or type
-    raw: str  # as it was written; a word in capitals
-    value: str
-    start: int
-    path: tuple[str, ...] = ()  # of a leaf: its value, or those between the dots
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    """Take the text apart."""
-    spot = re.search("[\x00\ud800-\udfff]", text)
-    if spot:
-        what = f"A Filter cannot have the character U+{ord(spot[0]):04X}."
-        raise _refusal(text, spot.start(), what, "Remove it: no field of a job has it either.")
-    try:
-        # Behind something, because sqlglot takes a first word such as replace for a statement of its own.
-        _, *tokens = sqlglot.tokenize(f"({text}", read="sqlite")
-    except TokenError:
-        opened = len(text) - len(_CLOSED.sub("", text, count=1))
-        what, valid = "This is never closed.", "Close it; a quote that is part of a text is doubled."
-        raise _refusal(text, opened, what, valid) from None
-    end = 0
-    for start, stop in [*((token.start - 1, token.end) for token in tokens), (len(text), len(text))]:
-        # sqlglot passes over comments without a word, and takes more for comments than SQLite does.
-        gap = text[end:start]
-        if gap.strip():
-            comment = start - len(gap.lstrip())
-            raise _refusal(text, comment, "A Filter has no comments.", "Remove it, and write --x as -(-x).")
-        if text[start:stop] == ";":
-            what = "A Filter is one condition, and ; ends it."
-            raise _refusal(text, start, what, "Remove it; join conditions with AND or OR.")
-        if start < stop:
-            yield _token(text[start:stop], start)
-        end = stop
-
-
-def _token(raw: str, start: int) -> _Token:
-    quote = raw[0]
-    if quote == "[":
-        return _Token("name", raw, raw[1:-1], start)
-    if quote in "'\"`":
-        kind = {"'": "text", '"': "quoted", "`": "name"}[quote]
-        return _Token(kind, raw, raw[1:-1].replace(quote * 2, quote), start)
-    if _WORD.fullmatch(raw):
-        return _Token("word", raw.upper() if raw.isascii() else raw, raw, start)
-    return _Token("number" if _NUMBER.fullmatch(raw) else "sign", raw, raw, start)
-
-
-class _Rewriter:
-    """Writes the text anew with leaves in place of values, and lets sqlglot say how it is built."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens = list(_tokens(text))
-        self.leaves: dict[str, _Token] = {}
-        self.open: list[_Token] = []
-        self.prefixes = 0
-        self.at = 0
-        self.last = ""
-
-    def tree(self) -> exp.Expr:
-        """Return what sqlglot makes of it."""
-        plain, starts = "", {}
-        while self.at < len(self.tokens):
-            token = self._near(0)
-            self._check_place(token)
-            starts[len(plain)] = token
-            self.last = token.raw
-            plain += self._rewrite(token) + " "
-            self.at += 1
-        self._check_place(_Token("sign", "", "the end", len(self.text.rstrip())))
-        if self.open:
-            left = self.open[-1]
-            raise self._refuse(left.start, "This is never closed.", "Close it with ) or END.")
-        try:
-            return sqlglot.parse_one(plain, read="sqlite", into=exp.Condition)
-        except ParseError as error:
-            raise self._unexpected(error, starts) from None
-
-    def _refuse(self, start: int, what: str, valid: str) -> FilterError:
-        return _refusal(self.text, start, what, valid)
-
-    def _unexpected(self, error: ParseError, starts: dict[int, _Token]) -> FilterError:
-        spot = error.errors[0]
-        token = starts.get(spot["col"] - len(spot["highlight"]), self.tokens[0])
-        what = f"{token.value if token.kind == 'word' else token.raw} is not expected here."
-        valid = _JOINED
-        if "'high'" in spot["description"]:
-            what, valid = "BETWEEN lacks its AND.", "Write it as in priority BETWEEN 1 AND 5."
-        elif "CASE" in spot["description"] or "'ifs'" in spot["description"]:
-            what, valid = "This CASE is not complete.", "Write CASE WHEN state = 'run' THEN 1 ELSE 2 END."
-            token = next(token for token in self.tokens if token.raw == "CASE")
-        return self._refuse(token.start, what, valid)
-
-    def _near(self, by: int) -> _Token:
-        inside = 0 <= self.at + by < len(self.tokens)
-        return self.tokens[self.at + by] if inside else _Token("", "", "", len(self.text))
-
-    def _check_place(self, token: _Token) -> None:
-        needs = not token.raw or token.raw in _AFTER_VALUE
-        if needs and self.last in _BEFORE_VALUE and (self.last, token.raw) not in _PAIRS:
-            what = f"A value is missing before {token.value}."
-            raise self._refuse(token.start, what, f"A Filter is a condition, such as {_EXAMPLE}.")
-        if token.raw in (")", "END"):
-            opening = "(" if token.raw == ")" else "CASE"
-            if not self.open or self.open.pop().raw != opening:
-                raise self._refuse(token.start, f"{token.value} closes nothing.", "Remove it, or open it.")
-        elif token.raw in ("(", "CASE"):
-            if self.last == "a value":
-                raise self._refuse(token.start, f"{token.value} is not expected here.", _JOINED)
-            self.open.append(token)
-        self.prefixes = self.prefixes + 1 if token.raw in ("NOT", "-", "+") else 0
-        if len(self.open) + self.prefixes > MAX_DEPTH:
-            raise _too_deep(self.text, token.start)
-
-    def _rewrite(self, token: _Token) -> str:
-        after = self._near(1)
-        if token.raw in ("COLLATE", "ESCAPE", "AS"):
-            return self._clause(token, after)
-        if token.raw == "IN" and after.raw != "(":
-            raise self._refuse(after.start, "IN needs a list.", 'Write it as in state IN ("init", "run").')
-        not_null = token.raw == "NULL" and self._near(-1).raw == "NOT" and self._near(-2).raw != "IS"
-        if not_null or token.raw in _BEFORE_VALUE | _AFTER_VALUE:
-            return token.raw
-        if token.raw == "." and _NUMBER.fullmatch(f".{after.raw}"):
-            self.at += 1
-            token = token._replace(kind="number", value=f".{after.raw}")
-        if token.kind == "sign" or token.raw in _STATEMENT:
-            raise self._meaningless(token)
-        if token.kind == "word" and after.raw == "(":
-            return self._call(token)
-        path = [token.value]
-        while token.kind in _NAMES and self._near(1).raw == "." and self._near(2).kind in _NAMES:
-            path.append(self._near(2).value)
-            self.at += 2
-        return self._leaf(token, token.kind, *path)
-
-    def _leaf(self, token: _Token, kind: str, *path: str) -> str:
-        key = f"leaf_{len(self.leaves)}"
-        self.leaves[key] = token._replace(kind=kind, path=path)
-        self.last = "a value"
-        return key
-
-    def _clause(self, token: _Token, after: _Token) -> str:
-        self.at += 1
-        if token.raw == "COLLATE" and after.raw == "NOCASE":
-            return "COLLATE NOCASE"
-        if token.raw == "ESCAPE" and after.kind in ("text", "quoted") and len(after.value) == 1:
-            return f"ESCAPE '{self._leaf(after, 'text', after.value)}'"
-        if token.raw == "AS" and after.raw in _TYPES:
-            return f", {self._leaf(after, 'type', after.raw)}"
-        valid = f"Valid are COLLATE NOCASE, ESCAPE with one quoted letter, CAST(x AS {'/'.join(_TYPES)})."
-        raise self._refuse(after.start, f"This does not go with {token.value}.", valid)
-
-    def _call(self, token: _Token) -> str:
-        name = token.value.lower()
-        if name not in _FUNCTIONS:
-            near = "".join(f" Is {close} meant?" for close in get_close_matches(name, _FUNCTIONS, 1, 0.75))
-            valid = f"Functions, each of one job, are {', '.join(sorted(_FUNCTIONS))}.{near}"
-            raise self._refuse(token.start, f"A Filter has no function {token.value}.", valid)
-        key = self._leaf(token, "call", name)
-        self.last = "a call"
-        return key
-
-    def _meaningless(self, token: _Token) -> FilterError:
-        what, valid = f"{token.value} means nothing in a Filter.", f"Operators are {_OPERATORS} NOT."
-        if token.raw in _STATEMENT:
-            what = f"A Filter is a condition, and {token.value} belongs to a statement."
-            valid = f"Write one such as {_EXAMPLE}. A field of that name goes into [ ]."
-        elif token.raw[0] in "?:@$#":
-            what, valid = f"{token.raw[0]} stands for a value that is not given.", "Write the value itself."
-        return self._refuse(token.start, what, valid)
 
 
 class _Compiler:
     """Makes a SQLAlchemy expression of the nodes that it knows; `text` says that double quotes hold a text."""
 
-    def __init__(self, text: str, leaves: dict[str, _Token]) -> None:
+    def __init__(self, text: str, leaves: dict[str, Token]) -> None:
         self.text = text
         self.leaves = leaves
 
     def _refuse(self, node: exp.Expr, what: str, valid: str) -> FilterError:
         names = (part.name for part in node.walk())
         starts = [self.leaves[name].start for name in names if name in self.leaves]
-        return _refusal(self.text, min(starts, default=0), what, valid)
+        return refusal(self.text, min(starts, default=0), what, valid)
 
     def _known(self, node: exp.Expr) -> exp.Expr:
         """Take the parentheses off, and refuse what a newer sqlglot may say about a node that we would miss."""
         while node.key == "paren":
             node = node.this
         if any(value and name not in _ARGUMENTS for name, value in node.args.items()):
-            raise self._refuse(node, "This is not known in a Filter.", f"Write one such as {_EXAMPLE}.")
+            raise self._refuse(node, "This is not known in a Filter.", f"Write one such as {EXAMPLE}.")
         return node
 
     def condition(self, node: exp.Expr) -> ColumnElement[bool]:
@@ -357,8 +132,12 @@ class _Compiler:
         leaf = self.leaves.get(node.name)
         if leaf and leaf.raw in ("TRUE", "FALSE", "1", "0") and len(leaf.path) == 1:
             return sa.literal_column(leaf.raw, sa.Boolean)
+        if leaf and node.key == "column" and leaf.kind in ("word", "name") and _may_stand_alone(leaf):
+            # As SQLite takes a value for a condition: a comparison with 0 or 1 would be true of other values.
+            alone = self._column(leaf).bool_op("AND")(sa.literal_column("1"))
+            return Grouping(alone)
         what = "This is a value, not a condition."
-        raise self._refuse(node, what, f"Compare it with something, as in {_EXAMPLE}.")
+        raise self._refuse(node, what, f"Compare it with something, as in {EXAMPLE}.")
 
     def _comparison(self, node: exp.Expr) -> ColumnElement[bool]:
         made: ColumnElement[bool]
@@ -433,7 +212,7 @@ class _Compiler:
 
     def _call(self, node: exp.Expr, *, text: bool) -> ColumnElement[Any]:
         name, arguments = self.leaves[node.name].path[0], node.expressions
-        least, most = _FUNCTIONS[name]
+        least, most = FUNCTIONS[name]
         if not least <= len(arguments) <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
             what = f"{name} takes {wanted} values, and has {len(arguments)} here."
@@ -441,9 +220,9 @@ class _Compiler:
         if name in ("cast", "json_extract"):
             first, second = (self.leaves.get(argument.name) for argument in arguments)
             if name == "cast" and second and second.kind == "type":
-                return sa.cast(self.value(arguments[0], text=text), _TYPES[second.path[0]])
+                return sa.cast(self.value(arguments[0], text=text), _SQL_TYPES[second.path[0]])
             path = _JSON_PATH.fullmatch(second.path[0]) if second else None
-            if name == "json_extract" and path and first and first.kind in _NAMES:
+            if name == "json_extract" and path and first and first.kind in NAMES:
                 return self._column(first, path[1])
             raise self._refuse(node, f"{name} is not written so.", _WRITTEN)
         values = [self.value(argument, text=text or place > 0) for place, argument in enumerate(arguments)]
@@ -463,7 +242,7 @@ class _Compiler:
             return sa.literal_column(leaf.raw)
         return self._column(leaf)
 
-    def _column(self, leaf: _Token, inside: str = "") -> ColumnElement[Any]:
+    def _column(self, leaf: Token, inside: str = "") -> ColumnElement[Any]:
         """Find a column of the index, or a field in the metadata, of which `inside` can be a part."""
         first, *rest = leaf.path
         columns: dict[str, ColumnElement[Any]] = {name.lower(): job.c[name] for name in _COLUMNS}
@@ -480,12 +259,20 @@ class _Compiler:
         elif any(not part or re.search(r'["\\\x00-\x1f]', part) for part in leaf.path):
             what, valid = "This name cannot be looked for.", "Names have no quotes and backslashes."
         if what:
-            raise _refusal(self.text, leaf.start, what, valid)
+            raise refusal(self.text, leaf.start, what, valid)
         if column is not None:
             return column
         known = _FIELDS.get(first.lower(), first) if leaf.kind == "word" else first
         path = "".join(f'."{part}"' for part in (known, *rest))
         return sa.func.json_extract(job.c.metadata, sa.literal(f"${path}{inside}"))
+
+
+def _may_stand_alone(leaf: Token) -> bool:
+    """Return whether a name is that of a field which may be true or false: one of the user's, or a flag of ours."""
+    first = leaf.path[0].lower()
+    if len(leaf.path) > 1:
+        return True
+    return first not in {*_COLUMN_NAMES, *_FILLED_IN, *_FIELDS, *STATES, "null"} - {"complete_on_exit"}
 
 
 def _number(raw: str) -> float:

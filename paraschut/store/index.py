@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Self
 
@@ -15,7 +15,10 @@ from sqlalchemy.pool import NullPool
 
 from paraschut.config import Config
 from paraschut.errors import SchemaError, StoreError
+from paraschut.paths import NO_LINKS, make_folder
 from paraschut.store import engine, journal, runtime, schema
+from paraschut.store.line import Line
+from paraschut.store.migrate import migrate
 from paraschut.store.runtime import Statements
 
 _TEXTS = runtime.read_statements()
@@ -73,26 +76,28 @@ class Index:
         self.index = os.path.abspath(os.fspath(index))
         self.trusted = trusted
         self._limit = lock_timeout
-        self._line = engine.Line(self.index, lock_timeout)
+        self._line = Line(self.index, lock_timeout)
         if create:
             self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
         if os.path.exists(self.index):
             journal.refuse_shared_log(self.index)
         self._engine = _engine_of(self.index, lock_timeout)
-        with self.reading() as connection:
+        with engine.speaking(self.index), closing(engine.connect(self.index, lock_timeout)) as connection:
             self._check_version(connection)
         if journal_mode != "auto" or other_hosts:
             self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
 
     @classmethod
-    def of(cls, config: Config, *, create: bool = False) -> Self:
-        """Open the index of a configuration."""
+    def of(cls, config: Config, *, create: bool = False, other_hosts: bool = False) -> Self:
+        """Open the index of a configuration; ``other_hosts``: one that is made now will be opened from others, too."""
+        create_only = create and not os.path.exists(config.index)
         return cls(
             config.index,
             lock_timeout=config.lock_timeout,
             trusted=config.trusted_users,
             journal_mode=config.journal_mode,
             create=create,
+            other_hosts=other_hosts and create_only,
         )
 
     def __enter__(self) -> Self:
@@ -102,31 +107,58 @@ class Index:
         """Leave nothing: connections are closed after each transaction."""
 
     def _create(self, mode: str) -> None:
-        if os.path.exists(self.index) and not self._is_blank():
+        """Make the index beside, and give it its name when it is whole: nobody ever meets half of one."""
+        if os.path.exists(self.index):
+            if self._is_blank():
+                self._fill(self.index, mode)
             return
+        beside = f"{self.index}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
-            os.makedirs(os.path.dirname(self.index), mode=0o700, exist_ok=True)
-            os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            make_folder(os.path.dirname(self.index))
+            self._fill(beside, mode)
+            if not self._named(beside):
+                self._fill(self.index, mode)
         except OSError as error:
             raise StoreError(
                 f"The index {self.index} cannot be made: {error.strerror}. Set job_dir in the configuration to a "
                 f"folder of yours that can be written."
             ) from error
+        finally:
+            with suppress(OSError):
+                os.unlink(beside)
+
+    def _named(self, beside: str) -> bool:
+        """Give a file the index's name, unless another process was faster; False where there are no hard links."""
+        try:
+            os.link(beside, self.index)
+        except FileExistsError:
+            return True
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return False
+        return True
+
+    def _fill(self, path: str, mode: str) -> None:
+        """Make the tables in a file that has none."""
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         with engine.speaking(self.index):
-            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=self._limit, isolation_level=None)
             try:
                 if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
-                    journal.switch(connection, self.index, mode, self._limit)
+                    journal.switch(connection, path, mode, self._limit)
             finally:
                 connection.close()
         made = create_engine(
-            "sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool
+            "sqlite://", creator=lambda: engine.connect(path, self._limit), poolclass=NullPool
         )
         with made.connect() as connected:
             raw: Any = connected.connection.driver_connection
-            with self._line.writing(raw):
+            with Line(path, self._limit).writing(raw):
                 if self._has_nothing(raw):
                     schema.metadata.create_all(connected, checkfirst=False)
+                    for rule in schema.RULES:
+                        raw.execute(rule)
                     raw.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
                     raw.execute(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         made.dispose()
@@ -144,22 +176,16 @@ class Index:
     def _has_nothing(connection: sqlite3.Connection) -> bool:
         return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
 
-    def _check_version(self, connection: Connection) -> None:
-        raw: Any = connection.connection.driver_connection
-        if self._has_nothing(raw):
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        if self._has_nothing(connection):
             raise StoreError(f"The index {self.index} is empty: no batch was added yet.")
-        ours = raw.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
-        (version,) = raw.execute("PRAGMA user_version").fetchone()
+        ours = connection.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
         if not ours:
             raise SchemaError(
                 f"{self.index} is a database, but not an index of paraschut. Set job_dir in the configuration to "
                 f"another folder."
             )
-        if version != schema.SCHEMA_VERSION:
-            raise SchemaError(
-                f"The index {self.index} has version {version} of the format, this paraschut knows "
-                f"{schema.SCHEMA_VERSION}. Install the paraschut that wrote it: pip install --upgrade paraschut"
-            )
+        migrate(connection, self._line)
 
     def keep_journal(self, mode: str) -> None:
         """Bring the index into a journal mode, if it is in another."""

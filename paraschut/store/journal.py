@@ -42,6 +42,11 @@ def file_system(path: str) -> str:
     return best[1]
 
 
+def library_version() -> tuple[int, ...]:
+    """Return the version of SQLite."""
+    return sqlite3.sqlite_version_info
+
+
 def is_local(path: str) -> bool:
     """Return whether a path is on a file system of this machine alone."""
     return file_system(path) in LOCAL

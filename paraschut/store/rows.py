@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
 from sqlalchemy.dialects import sqlite
 
+from paraschut import checks
 from paraschut import job as jobs
+from paraschut.bulk import Packer
 from paraschut.errors import JobError
+from paraschut.progress import shown
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
 
@@ -27,14 +31,17 @@ def _insert(table: Any, *names: str) -> str:
 
 
 # The order of names is that of the table's columns, whatever is written here.
-INSERT_JOB = _insert(
+_INSERT_JOB = _insert(
     job, "BatchID", "JobIndex", "state", "priority", "complete_on_exit", "name", "metadata", "extras"
 )
+#: Values of a row, and rows of a statement: a little less than SQLite's limit of parameters.
+_WIDTH, _ROWS = 8, 100
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL WHERE "BatchID"=? AND "JobIndex"=?'
+    'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex"=?'
 )
+MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'
 SET_INIT = (
     "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
@@ -60,8 +67,8 @@ class Running(NamedTuple):
 
 def packed(
     group: Sequence[Mapping[str, Any]], workdir: str, known: tuple[str | None, str | None] | None
-) -> list[tuple[Any, ...]]:
-    """Return the rows of checked job dicts of one batch.
+) -> list[Any]:
+    """Return the values of the rows of checked job dicts of one batch, for ``insert_jobs``.
 
     Parameters
     ----------
@@ -73,49 +80,81 @@ def packed(
     first = jobs.joined_name(group[0]["name"]) if known is None else known[0]
     there = workdir if known is None and jobs.encodable(workdir) else known and known[1]
     elsewhere = {} if there == workdir else {"workdir": workdir}
-    rows = []
-    for one in group:
-        name = jobs.joined_name(one["name"])
+    packer = Packer()
+    values: list[Any] = []
+    batch_id = checks.plain_number(group[0]["BatchID"])
+    given = name = None
+    for one in shown(group, "adding"):
+        if one["name"] is not given:
+            given = one["name"]
+            name = jobs.joined_name(given)
+        fields = jobs.own_fields(one)
         try:
-            metadata, extras = jobs.pack(
-                {**elsewhere, **jobs.own_fields(one)} if elsewhere else jobs.own_fields(one)
-            )
+            metadata, extras = packer.pack({**elsewhere, **fields} if elsewhere else fields)
         except JobError as error:
             raise JobError(f"{jobs.label(one)}: {error} Nothing was added.") from error
-        rows.append(
-            (
-                jobs.plain_number(one["BatchID"]),
-                jobs.plain_number(one["JobIndex"]),
-                jobs.writable(str(one["state"])),
-                jobs.plain_number(one["priority"]),
-                int(bool(one.get("complete_on_exit"))),
-                None if name == first else name,
-                metadata,
-                extras,
-            )
+        values += (
+            batch_id,
+            checks.plain_number(one["JobIndex"]),
+            jobs.writable(str(one["state"])),
+            checks.plain_number(one["priority"]),
+            int(bool(one.get("complete_on_exit"))),
+            None if name == first else name,
+            metadata,
+            extras,
         )
-    return rows
+    return values
 
 
-def duplicate(
-    connection: Connection, error: Exception, batch_id: int, rows: list[tuple[Any, ...]]
-) -> int | None:
+def insert_jobs(connection: Connection, values: list[Any]) -> None:
+    """Insert the rows whose values ``packed`` gave, many with each statement: each costs more than a row does."""
+    raw: Any = connection.connection.driver_connection
+    rest = len(values) % (_WIDTH * _ROWS)
+    raw.executemany(
+        _insert_jobs(_ROWS),
+        (values[at : at + _WIDTH * _ROWS] for at in range(0, len(values) - rest, _WIDTH * _ROWS)),
+    )
+    if rest:
+        raw.execute(_insert_jobs(rest // _WIDTH), values[-rest:])
+
+
+def _insert_jobs(count: int) -> str:
+    head, word, row = _INSERT_JOB.partition(" VALUES ")
+    return head + word + ", ".join([row] * count)
+
+
+def duplicate(connection: Connection, error: Exception, batch_id: int, values: list[Any]) -> int | None:
     """Return the JobIndex that is there twice, if that is what an error is about."""
     if not isinstance(error.__cause__ or error, sqlite3.IntegrityError):
         return None
     seen: set[int] = set()
-    for row in rows:
-        if row[1] in seen:
-            return int(row[1])
-        seen.add(row[1])
+    for index in values[1::_WIDTH]:
+        if index in seen:
+            return int(index)
+        seen.add(index)
     known = set(connection.execute(select(job.c.JobIndex).where(job.c.BatchID == batch_id)).scalars())
     return min(known & seen, default=None)
+
+
+class Candidate(NamedTuple):
+    """A job that may be claimed."""
+
+    BatchID: int
+    JobIndex: int
+    attempt: int
+    metadata: str
+    raised: str | None
+    workdir: str | None
+    name: str | None
 
 
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return the query for jobs that may be claimed."""
     return (
-        select(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, batch.c.workdir, batch.c.name)
+        select(
+            *(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, job.c.raised),
+            *(batch.c.workdir, batch.c.name),
+        )
         .join(batch, batch.c.BatchID == job.c.BatchID)
         .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
         .order_by(job.c.JobIndex)
@@ -123,21 +162,42 @@ def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
 
 
 def vetted(
-    rows: Iterable[Any],
+    candidates: Iterable[tuple[Any, ...]],
     vet: Callable[[dict[str, Any]], dict[str, Any]],
     room: int,
     found: list[Any],
     refused: list[tuple[int, int, str]],
 ) -> None:
     """Append to ``found`` the rows whose jobs can be submitted, until there is no room."""
-    for row in rows:
+    decode = json.JSONDecoder().raw_decode
+    for raw in candidates:
         if len(found) >= room:
             return
-        fields = json.loads(row.metadata)
+        row = Candidate(*raw)
+        fields, _ = decode(row.metadata)
+        if row.raised is not None:
+            fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
         try:
-            found.append((row, fields, vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})))
+            asked = vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
         except JobError as error:
             refused.append((row.BatchID, row.JobIndex, str(error)))
+        else:
+            found.append((row, fields, asked))
+
+
+def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Return the jobs of a claim as they are handed over: those of one shape, and not too many, at once."""
+    shapes: dict[Hashable, list[Any]] = {}
+    for one in found:
+        row, fields, asked = one
+        shape = new.shape and new.shape(row.BatchID, fields, asked)
+        shapes.setdefault(shape, []).append(one)
+    pieces = [
+        group[start : start + (new.most or len(group))]
+        for group in shapes.values()
+        for start in range(0, len(group), new.most or len(group))
+    ]
+    return [(os.urandom(8).hex() if place else new.token, piece) for place, piece in enumerate(pieces)]
 
 
 def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:

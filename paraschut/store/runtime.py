@@ -11,10 +11,13 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from paraschut import checks
 from paraschut import job as jobs
-from paraschut.errors import NotFoundError, StaleJobError
+from paraschut.errors import JobError, NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.process import host_name
+from paraschut.retry import Again, next_try, policy_of
+from paraschut.store import engine
 from paraschut.store.trust import check_trusted
 
 
@@ -24,6 +27,20 @@ def read_statements() -> dict[str, str]:
     with open(path, encoding="utf-8") as file:
         blocks = file.read().split("-- ")[1:]
     return {name: sql.rstrip(";\n") for name, _, sql in (block.partition("\n") for block in blocks)}
+
+
+def opened(index: str, limit: float, texts: Mapping[str, str]) -> sqlite3.Connection:
+    """Open an index for its statements, to which one of an older version is brought first."""
+    connection = engine.connect(index, limit)
+    found, ours = (connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"]))
+    # A newer one may have been made so while this process ran: it has all that these statements speak of.
+    if found >= ours:
+        return connection
+    connection.close()
+    from paraschut.store.index import Index
+
+    with Index(index, lock_timeout=limit):
+        return engine.connect(index, limit)
 
 
 class Key(NamedTuple):
@@ -113,7 +130,7 @@ def assemble(
     if attempts:
         paths = Paths(index)
         where = (row["BatchID"], row["JobIndex"])
-        fields["ClusterID"] = [cluster_id(one["cluster_id"], one["task"]) for one in attempts]
+        fields["ClusterID"] = [cluster_id(one["token"], one["cluster_id"], one["task"]) for one in attempts]
         fields["hostname"] = [one["host"] for one in attempts]
         fields["subtime"] = [one["submitted"] for one in attempts]
         fields["stdout"] = [paths.log(*where, one["n"], "stdout") for one in attempts]
@@ -135,9 +152,22 @@ def origin_of(row: Mapping[str, Any]) -> jobs.Origin:
     return jobs.Origin(*(row[column] for column in columns))
 
 
-def cluster_id(submission: str | None, task: int) -> str | None:
-    """Return the id of one task, as the executor knows it; None before it was recorded."""
-    return None if submission is None else f"{submission}.{task}"
+def cluster_id(token: str, submission: str | None, task: int) -> str | None:
+    """Return the id of one task, as the executor knows it; None before it was recorded.
+
+    Parameters
+    ----------
+    submission : str | None
+        That of its submission: with ``#`` for the number of the task, or the token where there is no other.
+
+    Examples
+    --------
+    >>> cluster_id("f00", "21_#", 3), cluster_id("f00", "21", 0), cluster_id("f00", "f00", 3)
+    ('21_3', '21', 'f00.3')
+    """
+    if submission is None:
+        return None
+    return f"{token}.{task}" if submission == token else submission.replace("#", str(task))
 
 
 def mark_run(db: Statements, key: Key, now: float) -> None:
@@ -185,14 +215,20 @@ def update_job(db: Statements, job: jobs.Job, now: float, *, own: bool) -> jobs.
     StaleJobError
         Naming the field and who changed it.
     """
-    batch_id, job_index = job["BatchID"], job["JobIndex"]
+    batch_id, job_index = checks.number_of(job["BatchID"]), checks.number_of(job["JobIndex"])
     row = job_row(db, batch_id, job_index)
     changed = jobs.changes(job)
+    state = changed.get("state", row["state"])
+    if state != row["state"] and state in jobs.SUBMITTED and not (own and state == "run"):
+        raise JobError(
+            f"{jobs.label(job)} cannot be set to state {state!r}: submit_jobs submits it, and it says itself that it "
+            f"runs. Nothing was written."
+        )
     if job.origin is not None:
         _refuse_stale(db, job, changed, row)
     if changed:
-        if changed.get("state", row["state"]) != row["state"]:
-            _take_back(db, row, str(changed["state"]), now, own=own)
+        if state != row["state"]:
+            _take_back(db, row, str(state), now, own=own)
         write_fields(db, row, changed)
         add_event(db, now, batch_id, job_index, "edit", ", ".join(sorted(changed)))
     return origin_of(row) if job.origin is None else jobs.remembered(job.origin, changed)
@@ -250,10 +286,19 @@ def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, A
             name=None if name == row["batch_name"] else name,
             complete_on_exit=int(flag is not jobs.REMOVED and bool(flag)),
         )
+        if "resources" in own:
+            # Whoever says what it asks for is not overruled by what was once too little.
+            db.run("job_not_raised", **where)
+        if "after" in own:
+            from paraschut.store import needs
+
+            given = None if own["after"] is jobs.REMOVED else own["after"]
+            who = (row["BatchID"], row["JobIndex"])
+            needs.put(db, {who: checks.after_of(given, f"job {who[0]}:{who[1]}")})
     if "state" in changed:
         db.run("job_state", **where, state=str(changed["state"]))
     if "priority" in changed:
-        db.run("job_priority", **where, priority=jobs.plain_number(changed["priority"]))
+        db.run("job_priority", **where, priority=checks.plain_number(changed["priority"]))
 
 
 def add_event(
@@ -278,7 +323,7 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
     Parameters
     ----------
     reason : str | None
-        Why the job is missing; None if it is not.
+        Why the job is missing, if it is not tried again; None if it is not.
     complete : bool
         Whether this end completes the job (a plain command that exited 0).
 
@@ -292,8 +337,58 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
     if not db.changed("job_end_proved", **key._asdict()):
         if complete:
             db.run("job_ended", **key._asdict())
-        elif reason is not None:
+        elif reason is not None and not _try_again(db, key, reason, ended.ended):
             db.run("job_missing", **key._asdict(), reason=reason)
+    return True
+
+
+def will_try_again(db: Statements, key: Key, reason: str) -> tuple[Again, dict[str, Any]] | None:
+    """Return how a job whose current attempt ends badly is tried again, and what that is decided from."""
+    row = db.row("job_to_retry", **key._asdict())
+    if row is None:
+        return None
+    import json
+
+    policy = policy_of(row["retry"])
+    given = json.loads(row["metadata"]).get("retries")
+    row["allowed"] = policy.retries if given is None else given
+    again = next_try(
+        reason,
+        json.loads(row["asked"] or "{}"),
+        row["allowed"],
+        row["retried"],
+        policy,
+        spared=row["resumed"],
+    )
+    return None if again is None else (again, row)
+
+
+def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
+    """Set a job whose current attempt ended badly back to ``init``, if it has retries left for that."""
+    decided = will_try_again(db, key, reason)
+    if decided is None:
+        return False
+    import json
+
+    again, row = decided
+    retried, resumed = row["retried"] + again.counts, row["resumed"] + (not again.counts)
+    raised = {**json.loads(row["raised"] or "{}"), **again.raised}
+    db.run(
+        "job_retries",
+        batch_id=key.batch_id,
+        job_index=key.job_index,
+        retried=retried,
+        resumed=resumed,
+        raised=json.dumps(raised) if raised else None,
+        not_before=now + again.pause,
+    )
+    told = {
+        "reason": reason,
+        "retried": retried,
+        "of": row["allowed"],
+        **({"raised": again.raised} if again.raised else {}),
+    }
+    add_event(db, now, key.batch_id, key.job_index, "retry", json.dumps(told))
     return True
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
+#: Raised with a step in ``migrate.py``.
 SCHEMA_VERSION = 2
 #: Marks the file as ours (``PRAGMA application_id``): "PSU1" in ASCII.
 APPLICATION_ID = 0x50535531
@@ -58,6 +59,10 @@ batch = Table(
     Column("created", REAL, nullable=False),
     # Those of its first submission: what goes on by itself goes on with them.
     Column("executor", Text),
+    # What its executor was given, as JSON; NULL if it was a name: then it is as configured.
+    Column("executor_defaults", Text),
+    # The MaxJobs that the last whole pass over it was given; NULL: as configured.
+    Column("max_jobs", Integer),
     Column("environment", Text),
     Column("workdir", Text),
 )
@@ -82,6 +87,15 @@ job = Table(
     # Why the job is missing; NULL as long as it is not.
     Column("failure", Text),
     Column("absent_since", REAL),
+    # How often it was tried again since somebody last set its state, where that counted, and where it did not.
+    Column("retried", Integer, nullable=False, server_default="0"),
+    Column("resumed", Integer, nullable=False, server_default="0"),
+    # What it asks for by now, after that was not enough, in place of its resources, as JSON.
+    Column("raised", Text),
+    # Not submitted before this by itself: the pause before it is tried again. 0: at once.
+    Column("not_before", REAL, nullable=False, server_default="0"),
+    # Whether something that it is to come after (table dependency) is not done; kept by the triggers below.
+    Column("waits", Integer, nullable=False, server_default="0"),
     # The large columns come last, so that reading the small ones needs no overflow pages.
     Column("metadata", Text, nullable=False),
     Column("extras", BLOB),
@@ -106,15 +120,67 @@ Index(
     job.c.priority,
     job.c.state,
     job.c.ending,
+    job.c.waits,
     job.c.JobIndex,
+    job.c.not_before,
     sqlite_where=unfinished(),
+)
+Index(
+    "job_paused",
+    job.c.not_before,
+    sqlite_where=and_(job.c.state == literal_column("'init'"), job.c.not_before > literal_column("0")),
 )
 Index(
     "job_global",
     job.c.priority,
+    job.c.waits,
+    job.c.BatchID,
     sqlite_where=and_(unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))),
 )
 Index("job_active", job.c.BatchID, job.c.JobIndex, job.c.failure, sqlite_where=active())
+
+dependency = Table(
+    "dependency",
+    metadata,
+    Column("BatchID", Integer, nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    # What must be complete or collected before: a job, or with -1 in place of its index all jobs of a batch.
+    Column("needs_batch", Integer, nullable=False),
+    Column("needs_job", Integer, nullable=False),
+    PrimaryKeyConstraint("BatchID", "JobIndex", "needs_batch", "needs_job"),
+)
+Index("dependency_by_need", dependency.c.needs_batch, dependency.c.needs_job)
+
+#: What the tables do by themselves: which needs are not met, and ``job.waits``, which says whether a job has any. One
+#: look at the needs of others is all that a job costs that nobody waits for.
+RULES = (
+    # What was removed before it was done is never met.
+    """CREATE VIEW unmet AS SELECT "BatchID", "JobIndex", needs_batch, needs_job FROM dependency WHERE CASE
+    WHEN needs_job >= 0 THEN NOT EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch
+        AND needed."JobIndex" = dependency.needs_job AND needed.state IN ('complete', 'collected'))
+    ELSE EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch
+            AND needed.state NOT IN ('complete', 'collected'))
+        OR NOT EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch) END""",
+    """CREATE TRIGGER job_frees AFTER UPDATE OF state ON job
+    WHEN (old.state IN ('complete', 'collected')) <> (new.state IN ('complete', 'collected'))
+        AND EXISTS (SELECT 1 FROM dependency WHERE needs_batch = new."BatchID" AND needs_job = new."JobIndex")
+    BEGIN UPDATE job SET waits = EXISTS (
+            SELECT 1 FROM unmet WHERE unmet."BatchID" = job."BatchID" AND unmet."JobIndex" = job."JobIndex")
+        WHERE rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting
+            ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex"
+            WHERE needs_batch = new."BatchID" AND needs_job = new."JobIndex"); END""",
+    # A whole batch counts only when its last job is done, or the first no longer is.
+    """CREATE TRIGGER batch_frees AFTER UPDATE OF state ON job
+    WHEN (old.state IN ('complete', 'collected')) <> (new.state IN ('complete', 'collected'))
+        AND EXISTS (SELECT 1 FROM dependency WHERE needs_batch = new."BatchID" AND needs_job = -1)
+        AND NOT EXISTS (SELECT 1 FROM job AS other WHERE other."BatchID" = new."BatchID"
+            AND other."JobIndex" <> new."JobIndex" AND other.state NOT IN ('complete', 'collected'))
+    BEGIN UPDATE job SET waits = EXISTS (
+            SELECT 1 FROM unmet WHERE unmet."BatchID" = job."BatchID" AND unmet."JobIndex" = job."JobIndex")
+        WHERE rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting
+            ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex"
+            WHERE needs_batch = new."BatchID" AND needs_job = -1); END""",
+)
 
 environment = Table(
     "environment",
@@ -141,6 +207,11 @@ submission = Table(
     # The folder's mtime (ns) when it was last looked through: unchanged means nothing new in it.
     Column("seen", Integer),
     Column("environment", Text, ForeignKey("environment.digest")),
+    # The batch that somebody else must go on with, because its jobs do not call back; and who does.
+    Column("carries", Integer),
+    Column("closer", Text),
+    # How its jobs are tried again when they end badly, as JSON.
+    Column("retry", Text),
 )
 Index(
     "submission_unrecorded",
@@ -149,6 +220,19 @@ Index(
 )
 Index(
     "submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None)
+)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    # The last answer of a scheduler's queue, shared by all processes of a user.
+    Column("executor", Text, nullable=False),
+    Column("uid", Integer, nullable=False),
+    # When somebody began to ask, and when the answer is from.
+    Column("asking", REAL, nullable=False),
+    Column("at", REAL),
+    Column("answer", Text),
+    PrimaryKeyConstraint("executor", "uid"),
 )
 
 attempt = Table(

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     bindparam,
+    column,
     delete,
     exists,
     func,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    table,
     update,
 )
 from sqlalchemy.dialects import sqlite
@@ -30,10 +32,12 @@ from paraschut.store.schema import (
     ACTIVE,
     FINISHED,
     GLOBAL_PRIORITY,
+    SCHEMA_VERSION,
     active,
     agent,
     attempt,
     batch,
+    dependency,
     environment,
     event,
     job,
@@ -58,6 +62,17 @@ _RESULT = [
     for column in ("JobIndex", "n", "kind", "summary", "traceback", "seconds", "data", "in_file")
 ]
 _HERE = attempt.c.host == P("host")
+_waiting = job.alias("waiting")
+_NEED = ("BatchID", "JobIndex", "needs_batch", "needs_job")
+_unmet = table("unmet", *map(column, _NEED))
+_WAITS = exists(
+    select(_ONE)
+    .select_from(_unmet)
+    .where(_unmet.c.BatchID == job.c.BatchID, _unmet.c.JobIndex == job.c.JobIndex)
+    .correlate(job)
+)
+#: Written as the partial index is.
+_PAUSED = (job.c.state == literal_column("'init'")) & (job.c.not_before > literal_column("0"))
 
 
 def _word(state: str) -> ColumnElement[Any]:
@@ -77,12 +92,8 @@ def heads() -> Select[Any]:
         .scalar_subquery()
         .label("top")
     )
-    groups = (
-        select(batch.c.BatchID, batch.c.executor, batch.c.environment, top)
-        .limit(literal_column("-1"))
-        .offset(_ZERO)
-        .subquery("head")
-    )
+    kept = (batch.c.executor, batch.c.executor_defaults, batch.c.environment, batch.c.max_jobs)
+    groups = select(batch.c.BatchID, *kept, top).limit(literal_column("-1")).offset(_ZERO).subquery("head")
     ready = exists(
         select(_ONE)
         .select_from(job)
@@ -91,22 +102,89 @@ def heads() -> Select[Any]:
             job.c.priority == groups.c.top,
             job.c.state == _word("init"),
             job.c.ending.is_(None),
+            job.c.waits == _ZERO,
+            job.c.not_before <= P("now"),
             unfinished(),
         )
     )
-    return select(groups.c.BatchID, groups.c.executor, groups.c.environment, groups.c.top).where(
-        groups.c.top.is_not(None), ready
-    )
+    return select(groups).where(groups.c.top.is_not(None), ready)
 
 
 def statements() -> dict[str, ClauseElement]:
     """Return all statements by name."""
     now: BindParameter[float] = P("now")
     return {
+        # For those who do not import the tables.
+        "version": select(literal_column(str(SCHEMA_VERSION)).label("version")),
         "heads": heads(),
+        # One that itself has to wait for others holds nobody back.
         "global_top": select(func.max(job.c.priority)).where(
-            unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))
+            unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY)), job.c.waits == _ZERO
         ),
+        # (The sign keeps SQLite from walking through all jobs in the order of batches.)
+        "holders": select(literal_column('+job."BatchID"').label("BatchID"), job.c.priority)
+        .where(
+            unfinished(),
+            job.c.priority > literal_column(str(GLOBAL_PRIORITY)),
+            job.c.priority > P("priority"),
+            job.c.waits == _ZERO,
+        )
+        .distinct(),
+        "waiting_above": select(job.c.JobIndex).where(
+            job.c.BatchID == P("batch_id"), unfinished(), job.c.priority > P("priority"), job.c.waits == _ONE
+        ),
+        "lowest_above": select(func.min(job.c.priority)).where(
+            job.c.BatchID == P("batch_id"), unfinished(), job.c.priority > P("priority")
+        ),
+        "unfinished_priority": select(job.c.priority).where(_THIS_JOB, unfinished()),
+        "any_job_of": select(_ONE)
+        .select_from(job)
+        .where(job.c.BatchID == P("batch_id"))
+        .limit(_ONE)
+        .offset(_ZERO),
+        "any_need": select(_ONE).select_from(dependency).limit(_ONE).offset(_ZERO),
+        "needs_of": select(dependency.c.needs_batch, dependency.c.needs_job).where(
+            dependency.c.BatchID == P("batch_id"), dependency.c.JobIndex == P("job_index")
+        ),
+        "add_need": insert(dependency)
+        .prefix_with("OR IGNORE")
+        .values(
+            BatchID=P("batch_id"),
+            JobIndex=P("job_index"),
+            needs_batch=P("needs_batch"),
+            needs_job=P("needs_job"),
+        ),
+        "forget_needs": delete(dependency).where(
+            dependency.c.BatchID == P("batch_id"), dependency.c.JobIndex == P("job_index")
+        ),
+        # Before its batch is removed: what has been met stays so.
+        "forget_met": delete(dependency).where(
+            dependency.c.needs_batch == P("needs_batch"),
+            ~exists(
+                select(_ONE)
+                .select_from(_unmet)
+                .where(*(_unmet.c[name] == dependency.c[name] for name in _NEED))
+            ),
+        ),
+        "job_waits": update(job).where(_THIS_JOB).values(waits=_WAITS),
+        "dependents_wait": update(job)
+        .where(
+            literal_column("job.rowid").in_(
+                select(literal_column("waiting.rowid"))
+                .select_from(
+                    dependency.join(
+                        _waiting,
+                        (_waiting.c.BatchID == dependency.c.BatchID)
+                        & (_waiting.c.JobIndex == dependency.c.JobIndex),
+                    )
+                )
+                .where(
+                    dependency.c.needs_batch == P("needs_batch"),
+                    dependency.c.needs_job == literal_column("-1"),
+                )
+            )
+        )
+        .values(waits=_WAITS),
         "active_count": select(func.count()).select_from(job).where(active(), job.c.failure.is_(None)),
         "ready_count": select(func.count()).select_from(
             select(_ONE)
@@ -116,6 +194,8 @@ def statements() -> dict[str, ClauseElement]:
                 job.c.priority == P("priority"),
                 job.c.state == _word("init"),
                 job.c.ending.is_(None),
+                job.c.waits == _ZERO,
+                job.c.not_before <= now,
                 unfinished(),
             )
             .limit(P("most"))
@@ -130,7 +210,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index"))
         .order_by(attempt.c.n),
         "read_attempt": select(
-            attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
+            attempt.c.token, attempt.c.started, attempt.c.cancelled, attempt.c.ended, attempt.c.folded
         ).where(_THIS_ATTEMPT),
         "job_runs": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
@@ -140,7 +220,40 @@ def statements() -> dict[str, ClauseElement]:
         .values(started=func.coalesce(attempt.c.started, now), host=P("host")),
         "job_state": update(job)
         .where(_THIS_JOB)
-        .values(state=P("state"), failure=null(), absent_since=null(), revision=job.c.revision + _ONE),
+        .values(
+            state=P("state"),
+            failure=null(),
+            absent_since=null(),
+            retried=_ZERO,
+            resumed=_ZERO,
+            not_before=_ZERO,
+            revision=job.c.revision + _ONE,
+        ),
+        "job_to_retry": select(
+            job.c.metadata, job.c.retried, job.c.resumed, job.c.raised, attempt.c.asked, submission.c.retry
+        )
+        .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(_THIS_ATTEMPT, job.c.attempt == attempt.c.n, active()),
+        "job_retries": update(job)
+        .where(_THIS_JOB)
+        .values(
+            state=_word("init"),
+            failure=null(),
+            absent_since=null(),
+            retried=P("retried"),
+            resumed=P("resumed"),
+            raised=P("raised"),
+            not_before=P("not_before"),
+        ),
+        # When the agent of a machine, or the closer of a batch, has to look again.
+        "next_begin": select(func.min(job.c.not_before))
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(_PAUSED, job.c.not_before > now, batch.c.executor == P("executor")),
+        "next_begin_of": select(func.min(job.c.not_before)).where(
+            _PAUSED, job.c.not_before > now, job.c.BatchID == P("batch_id")
+        ),
+        "job_not_raised": update(job).where(_THIS_JOB).values(raised=null()),
         "job_priority": update(job)
         .where(_THIS_JOB)
         .values(priority=P("priority"), revision=job.c.revision + _ONE),
@@ -169,7 +282,8 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
         .values(
             started=func.coalesce(attempt.c.started, P("started")),
-            ended=P("ended"),
+            # Shells write whole seconds, and machines have clocks of their own.
+            ended=func.max(P("ended"), func.coalesce(attempt.c.started, P("started"), P("ended"))),
             code=P("code"),
             signal=P("signal"),
             reason=func.coalesce(attempt.c.reason, P("reason")),
@@ -234,9 +348,6 @@ def statements() -> dict[str, ClauseElement]:
         .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None))
         .limit(_ONE)
         .offset(_ZERO),
-        "waiting_count": select(func.count())
-        .select_from(attempt)
-        .where(_HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None)),
         "any_running": select(_ONE)
         .select_from(attempt)
         .where(
@@ -373,7 +484,6 @@ def statements() -> dict[str, ClauseElement]:
         "agent": select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks, agent.c.state).where(
             agent.c.host == P("host")
         ),
-        "agent_gone": delete(agent).where(agent.c.host == P("host")),
         "agent_state": insert(agent)
         .prefix_with("OR REPLACE")
         .values(

@@ -1,23 +1,59 @@
+-- version
+SELECT 2 AS version;
 -- heads
-SELECT head."BatchID", head.executor, head.environment, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.environment AS environment, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected'))));
+SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
-SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
+SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100 AND job.waits = 0;
+-- holders
+SELECT DISTINCT +job."BatchID" AS "BatchID", job.priority FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100 AND job.priority > :priority AND job.waits = 0;
+-- waiting_above
+SELECT job."JobIndex" FROM job WHERE job."BatchID" = :batch_id AND (job.state NOT IN ('complete', 'collected')) AND job.priority > :priority AND job.waits = 1;
+-- lowest_above
+SELECT min(job.priority) AS min_1 FROM job WHERE job."BatchID" = :batch_id AND (job.state NOT IN ('complete', 'collected')) AND job.priority > :priority;
+-- unfinished_priority
+SELECT job.priority FROM job WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND (job.state NOT IN ('complete', 'collected'));
+-- any_job_of
+SELECT 1 FROM job WHERE job."BatchID" = :batch_id LIMIT 1 OFFSET 0;
+-- any_need
+SELECT 1 FROM dependency LIMIT 1 OFFSET 0;
+-- needs_of
+SELECT dependency.needs_batch, dependency.needs_job FROM dependency WHERE dependency."BatchID" = :batch_id AND dependency."JobIndex" = :job_index;
+-- add_need
+INSERT OR IGNORE INTO dependency ("BatchID", "JobIndex", needs_batch, needs_job) VALUES (:batch_id, :job_index, :needs_batch, :needs_job);
+-- forget_needs
+DELETE FROM dependency WHERE dependency."BatchID" = :batch_id AND dependency."JobIndex" = :job_index;
+-- forget_met
+DELETE FROM dependency WHERE dependency.needs_batch = :needs_batch AND NOT (EXISTS (SELECT 1 FROM unmet WHERE dependency."BatchID" = unmet."BatchID" AND dependency."JobIndex" = unmet."JobIndex" AND dependency.needs_batch = unmet.needs_batch AND dependency.needs_job = unmet.needs_job));
+-- job_waits
+UPDATE job SET waits=(EXISTS (SELECT 1 FROM unmet WHERE job."BatchID" = unmet."BatchID" AND job."JobIndex" = unmet."JobIndex")) WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- dependents_wait
+UPDATE job SET waits=(EXISTS (SELECT 1 FROM unmet WHERE job."BatchID" = unmet."BatchID" AND job."JobIndex" = unmet."JobIndex")) WHERE job.rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex" WHERE dependency.needs_batch = :needs_batch AND dependency.needs_job = -1);
 -- active_count
 SELECT count(*) AS count_1 FROM job WHERE job.state IN ('submit', 'run', 'spawn') AND job.failure IS NULL;
 -- ready_count
-SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
+SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
 -- read_job
-SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.not_before, job.waits, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
-SELECT attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT attempt.token, attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_runs
 UPDATE job SET state='run', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- attempt_runs
 UPDATE attempt SET host=:host, started=coalesce(attempt.started, :now) WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- job_state
-UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL, retried=0, resumed=0, not_before=0 WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- job_to_retry
+SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND job.attempt = attempt.n AND job.state IN ('submit', 'run', 'spawn');
+-- job_retries
+UPDATE job SET state='init', failure=NULL, absent_since=NULL, retried=:retried, resumed=:resumed, raised=:raised, not_before=:not_before WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- next_begin
+SELECT min(job.not_before) AS min_1 FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND batch.executor = :executor;
+-- next_begin_of
+SELECT min(job.not_before) AS min_1 FROM job WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND job."BatchID" = :batch_id;
+-- job_not_raised
+UPDATE job SET raised=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_priority
 UPDATE job SET priority=:priority, revision=(job.revision + 1) WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_fields
@@ -35,7 +71,7 @@ UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."Batc
 -- job_end_proved
 UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
 -- attempt_ends
-UPDATE attempt SET started=coalesce(attempt.started, :started), ended=:ended, code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
+UPDATE attempt SET started=coalesce(attempt.started, :started), ended=max(:ended, coalesce(attempt.started, :started, :ended)), code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- attempt_reason
 UPDATE attempt SET reason=:reason WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL AND attempt.reason IS NULL;
 -- submission_of
@@ -52,8 +88,6 @@ SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."Batch
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id, payload.warm FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token LEFT OUTER JOIN payload ON payload."BatchID" = attempt."BatchID" AND payload.number = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
 -- any_waiting
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
--- waiting_count
-SELECT count(*) AS count_1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL;
 -- any_running
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NOT NULL AND attempt.ended IS NULL AND attempt.process IS NOT NULL LIMIT 1 OFFSET 0;
 -- running
@@ -104,7 +138,5 @@ SELECT name."BatchID", name.kind, name.about FROM name WHERE name.name = :name;
 SELECT environment.variables FROM environment WHERE environment.digest = :digest;
 -- agent
 SELECT agent.pid, agent.boot_id, agent.start_ticks, agent.state FROM agent WHERE agent.host = :host;
--- agent_gone
-DELETE FROM agent WHERE agent.host = :host;
 -- agent_state
 INSERT OR REPLACE INTO agent (host, pid, boot_id, start_ticks, state, since) VALUES (:host, :pid, :boot_id, :start_ticks, :state, :now);

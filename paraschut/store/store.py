@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, insert, select, update
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
-from paraschut.store import rows, runtime
+from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, name, payload, result, submission
+from paraschut.store.schema import (
+    attempt,
+    batch,
+    dependency,
+    event,
+    job,
+    name,
+    payload,
+    result,
+    snapshot,
+    submission,
+)
 from paraschut.values import shadow
 
 
@@ -36,8 +50,20 @@ class NewSubmission:
     now: float
     #: Set for an executor whose queue is the index itself: the claim is then the whole submission.
     host: str | None = None
+    #: What jobs must have in common to be handed over at once, and how many may be; None: all.
+    shape: Callable[[int, dict[str, Any], dict[str, Any]], Hashable] | None = None
+    most: int | None = None
+    #: Whether somebody else must go on with a job's batch; those of one shape agree.
+    carries: Callable[[dict[str, Any]], bool] | None = None
+    first_task: int = 0
     #: Whether the batches go on by themselves from here: a whole pass says so, a part of one does not.
     whole: bool = True
+    #: What the executor was given, as JSON; None if it was named.
+    defaults: str | None = None
+    #: The MaxJobs of this pass; None if it is as configured.
+    max_jobs: int | None = None
+    #: How jobs are tried again when they end badly, as JSON; None: as by default.
+    retry: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -49,6 +75,10 @@ class Claimed(NamedTuple):
     task: int
     fields: dict[str, Any]
     workdir: str | None
+    #: The submission that it is of: a claim may be handed over in several.
+    token: str
+    #: The batch's name.
+    label: str | None
 
 
 class Claim(NamedTuple):
@@ -64,6 +94,10 @@ class Ready(NamedTuple):
     heads: list[tuple[int, str | None, float]]
     #: The environment that each of these batches was first submitted with.
     environments: dict[int, str | None]
+    #: What the executor of that submission was given, as JSON.
+    defaults: dict[int, str | None]
+    #: The MaxJobs that the last whole pass over it was given.
+    limits: dict[int, int | None]
     global_top: float | None
     active: int
 
@@ -129,7 +163,7 @@ class Store(Index):
                 if batch_id not in known:
                     _make_batch(connection, batch_id, given[batch_id][0], now, workdir)
                 try:
-                    connection.exec_driver_sql(rows.INSERT_JOB, records)
+                    rows.insert_jobs(connection, records)
                 except Exception as error:
                     duplicate = rows.duplicate(connection, error, batch_id, records)
                     if duplicate is None:
@@ -138,29 +172,34 @@ class Store(Index):
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
+            _put_needs(db, given, known)
             if also is not None:
                 also(connection, db)
 
     # -- submitting ---------------------------------------------------------------------------------------------
 
-    def ready(self, connection: Connection | None = None) -> Ready:
-        """Return which groups are next."""
+    def ready(self, connection: Connection | None = None, now: float | None = None) -> Ready:
+        """Return which groups are next, now or at another time."""
         if connection is None:
             with self.reading() as connected:
-                return self.ready(connected)
+                return self.ready(connected, now)
         db = self.statements(connection)
-        rows_ready = db.rows("heads")
+        rows_ready = db.rows("heads", now=time.time() if now is None else now)
         heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
-        return Ready(heads, {row["BatchID"]: row["environment"] for row in rows_ready}, top, active)
+        environments, defaults, limits = (
+            {row["BatchID"]: row[column] for row in rows_ready}
+            for column in ("environment", "executor_defaults", "max_jobs")
+        )
+        return Ready(heads, environments, defaults, limits, top, active)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
     ) -> Claim:
         """Take jobs for a submission: one transaction, so the loser of a race gets fewer, and no group opens early."""
         with self.writing() as (connection, db):
-            groups, room = decide(self.ready(connection))
+            groups, room = decide(self.ready(connection, new.now))
             return self.claim_within(connection, db, new, groups, room, vet, condition)
 
     def claim_within(
@@ -179,11 +218,50 @@ class Store(Index):
         for batch_id, priority in groups:
             if len(found) >= room:
                 break
-            query = rows.candidates(job.c.BatchID == batch_id, job.c.priority == priority)
+            query = rows.candidates(
+                job.c.BatchID == batch_id,
+                job.c.priority == priority,
+                job.c.waits == 0,
+                job.c.not_before <= new.now,
+            )
             if condition is not None:
                 query = query.where(condition)
-            rows.vetted(connection.execute(query), vet, room, found, refused)
+            rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
+
+    def not_taken_on(self) -> list[int]:
+        """Return the batches with jobs that come after others of which no whole pass was made that took any."""
+        with self.reading() as connection:
+            query = (
+                select(dependency.c.BatchID)
+                .join(batch, batch.c.BatchID == dependency.c.BatchID)
+                .where(batch.c.executor.is_(None))
+                .distinct()
+            )
+            return list(connection.execute(query).scalars())
+
+    def take_on(
+        self,
+        batch_ids: Iterable[int],
+        executor: str,
+        defaults: str | None,
+        environment: Mapping[str, str],
+        max_jobs: int | None,
+    ) -> None:
+        """Note what batches go on with by themselves, as a whole pass that takes jobs of them does."""
+        with self.writing() as (connection, _):
+            values = {
+                "executor": executor,
+                "executor_defaults": defaults,
+                "environment": rows.keep_environment(connection, environment),
+                "max_jobs": max_jobs,
+            }
+            for batch_id in batch_ids:
+                connection.execute(
+                    update(batch)
+                    .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
+                    .values(values)
+                )
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -212,7 +290,7 @@ class Store(Index):
                         f"submitted. set_job_field({batch_id}, {job_index}) sets it back. Nothing was submitted."
                     )
                 query = rows.candidates(job.c.BatchID == batch_id, job.c.JobIndex == job_index)
-                rows.vetted(connection.execute(query), vet, len(wanted), found, refused)
+                rows.vetted(_plain_rows(connection, query), vet, len(wanted), found, refused)
             return Claim(self._take(connection, db, new, found), refused)
 
     def _take(
@@ -226,23 +304,38 @@ class Store(Index):
             if isinstance(new.environment, str)
             else rows.keep_environment(connection, new.environment)
         )
+        pieces = rows.in_pieces(new, found)
+        made = {
+            "executor": new.executor,
+            **new.owner._asdict(),
+            "claimed": new.now,
+            "environment": digest,
+            "retry": new.retry,
+            # A claim for the queue in the index is a submission at once, and has no folder to look into.
+            "recorded": new.now if local else None,
+            "settled": new.now if local else None,
+        }
         connection.execute(
-            insert(submission).values(
-                token=new.token,
-                executor=new.executor,
-                **new.owner._asdict(),
-                claimed=new.now,
-                environment=digest,
-                # A claim for the queue in the index is a submission at once, and has no folder to look into.
-                recorded=new.now if local else None,
-                settled=new.now if local else None,
-                cluster_id=new.token if local else None,
-            )
+            insert(submission),
+            [
+                {
+                    **made,
+                    "token": token,
+                    "cluster_id": token if local else None,
+                    "carries": piece[0][0].BatchID if new.carries and new.carries(piece[0][1]) else None,
+                }
+                for token, piece in pieces
+            ],
         )
         claimed = [
-            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir)
-            for task, (row, fields, _) in enumerate(found)
+            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name)
+            for token, piece in pieces
+            for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
+        asked = [asked for _, piece in pieces for _, _, asked in piece]
+        # Executors give the same dict to all jobs that ask for the same.
+        texts = {id(for_this): for_this for for_this in asked}
+        kept = {key: json.dumps(for_this) for key, for_this in texts.items()}
         db.connection.executemany(
             rows.INSERT_ATTEMPT,
             [
@@ -250,29 +343,62 @@ class Store(Index):
                     one.batch_id,
                     one.job_index,
                     one.n,
-                    new.token,
+                    one.token,
                     one.task,
                     new.host,
-                    json.dumps(asked),
+                    kept[id(for_this)],
                     new.now,
                 )
-                for one, (_, _, asked) in zip(claimed, found, strict=True)
+                for one, for_this in zip(claimed, asked, strict=True)
             ],
         )
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
         if not new.whole:
             return claimed
+        batches = {one.batch_id for one in claimed}
+        connection.execute(
+            update(batch)
+            .where(batch.c.BatchID == bindparam("which"), batch.c.max_jobs.is_not(bindparam("limit")))
+            .values(max_jobs=bindparam("limit")),
+            [{"which": which, "limit": new.max_jobs} for which in batches],
+        )
         connection.execute(
             update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
             [
-                {"which": which, "executor": new.executor, "environment": digest}
-                for which in {one.batch_id for one in claimed}
+                {
+                    "which": which,
+                    "executor": new.executor,
+                    "executor_defaults": new.defaults,
+                    "environment": digest,
+                }
+                for which in batches
             ],
         )
         return claimed
 
-    def record(self, token: str, cluster_id: str, now: float) -> bool:
-        """Note the scheduler's id of a submission; False if its claim was released meanwhile."""
+    def split(self, claimed: Sequence[Claimed], token: str, first_task: int) -> list[Claimed]:
+        """Give some jobs of a claim that was not handed over yet a submission of their own.
+
+        Returns them as they are now; none if the claim was settled by somebody else meanwhile.
+        """
+        with self.writing() as (connection, db):
+            mine = select(submission).where(
+                submission.c.token == claimed[0].token,
+                submission.c.recorded.is_(None),
+                submission.c.settled.is_(None),
+            )
+            row = connection.execute(mine).mappings().first()
+            if row is None:
+                return []
+            connection.execute(insert(submission).values({**row, "token": token}))
+            moved = [one._replace(token=token, task=task) for task, one in enumerate(claimed, first_task)]
+            db.connection.executemany(
+                rows.MOVE_ATTEMPT, [(token, one.task, one.batch_id, one.job_index, one.n) for one in moved]
+            )
+            return moved
+
+    def renew(self, token: str, now: float) -> bool:
+        """Say that a claim is still wanted; False if it was settled by somebody else."""
         with self.writing() as (connection, _):
             done = connection.execute(
                 update(submission)
@@ -281,9 +407,81 @@ class Store(Index):
                     submission.c.recorded.is_(None),
                     submission.c.settled.is_(None),
                 )
-                .values(recorded=now, cluster_id=cluster_id)
+                .values(claimed=now)
             )
             return done.rowcount > 0
+
+    def record(self, ids: Mapping[str, str | None], now: float) -> set[str]:
+        """Note the scheduler's ids of submissions, by token; return those whose claim was not released meanwhile."""
+        recorded = set()
+        with self.writing() as (connection, _):
+            for token, cluster_id in ids.items():
+                done = connection.execute(
+                    update(submission)
+                    .where(
+                        submission.c.token == token,
+                        submission.c.recorded.is_(None),
+                        submission.c.settled.is_(None),
+                    )
+                    .values(recorded=now, cluster_id=cluster_id)
+                )
+                if done.rowcount > 0:
+                    recorded.add(token)
+        return recorded
+
+    def ask_queue(self, executor: str, age: float, patience: float, now: float) -> tuple[str | None, float]:
+        """Return the last answer of a scheduler's queue as it was kept, and when it is from; None: ask now.
+
+        Only one of those who come at the same time is told to ask; the others get what there is.
+
+        Parameters
+        ----------
+        age : float
+            Seconds for which an answer is shared.
+        patience : float
+            Seconds after which who is asking counts as dead.
+        """
+        mine = (snapshot.c.executor == executor) & (snapshot.c.uid == os.getuid())
+        with self.reading() as connection:
+            row = connection.execute(select(snapshot).where(mine)).first()
+        if row is not None:
+            asked_lately = row.asking <= now < row.asking + patience
+            if (row.at is not None and row.at <= now < row.at + age) or (
+                asked_lately and row.at != row.asking
+            ):
+                return row.answer or "", row.at or 0.0
+        with self.writing() as (connection, _):
+            again = connection.execute(select(snapshot).where(mine)).first()
+            if again != row:  # somebody else asks
+                return (again.answer or "", again.at or 0.0) if again else ("", 0.0)
+            if row is None:
+                connection.execute(insert(snapshot).values(executor=executor, uid=os.getuid(), asking=now))
+            else:
+                connection.execute(update(snapshot).where(mine).values(asking=now))
+        return None, now
+
+    def queues(self) -> list[tuple[str, str]]:
+        """Return the last answer of each scheduler's queue, by executor."""
+        query = select(snapshot.c.executor, snapshot.c.answer).where(
+            snapshot.c.uid == os.getuid(), snapshot.c.answer.is_not(None)
+        )
+        with self.reading() as connection:
+            return [
+                (row.executor, row.answer) for row in connection.execute(query.order_by(snapshot.c.executor))
+            ]
+
+    def keep_queue(self, executor: str, answer: str, at: float) -> None:
+        """Keep the answer of a scheduler's queue for others."""
+        mine = (snapshot.c.executor == executor) & (snapshot.c.uid == os.getuid())
+        with self.writing() as (connection, _):
+            connection.execute(
+                update(snapshot).where(mine, snapshot.c.asking == at).values(at=at, answer=answer)
+            )
+
+    def set_closer(self, tokens: Sequence[str], closer: str) -> None:
+        """Note the scheduler's id of the closer that goes on when submissions have ended."""
+        with self.writing() as (connection, _):
+            connection.execute(update(submission).where(submission.c.token.in_(tokens)).values(closer=closer))
 
     def release(self, token: str, words: str, now: float) -> int:
         """Give the jobs of a submission that never happened back to ``init``; return how many."""
@@ -389,13 +587,36 @@ class Store(Index):
 
     def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
         """Take a batch out of the index; its attempts must have ended."""
-        with self.writing() as (connection, _):
-            for table in (payload, result, name, attempt, job, batch):
+        with self.writing() as (connection, db):
+            db.run("forget_met", needs_batch=batch_id)
+            for table in (payload, result, name, dependency, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(
                 insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
             )
+
+
+def _put_needs(
+    db: Statements, given: Mapping[int, Sequence[Mapping[str, Any]]], known: Iterable[int]
+) -> None:
+    """Write what new jobs are to come after; look again at those that come after batches that have grown."""
+    those = {
+        (batch_id, int(one["JobIndex"])): checks.after_of(one["after"], jobs.label(one))
+        for batch_id, group in given.items()
+        for one in group
+        if one.get("after") is not None
+    }
+    grown = [batch_id for batch_id in given if batch_id in known]
+    if those or (grown and db.row("any_need") is not None):
+        needs.put(db, those, grown)
+
+
+def _plain_rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[Any, ...]]:
+    """Return the rows as the driver has them: of thousands, SQLAlchemy's own cost as much as the query."""
+    rows_of: Any = connection.execute(query).cursor
+    found: Iterable[tuple[Any, ...]] = rows_of
+    return found
 
 
 def _known(connection: Connection, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
+from paraschut.runs import Run
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
-from paraschut.store.schema import active, attempt, batch, event, job, submission
+from paraschut.store.schema import active, agent, attempt, batch, event, job, submission
 from paraschut.store.store import Store
 
 
@@ -24,6 +26,7 @@ class BatchInfo(NamedTuple):
     name: str | None
     data_type: str | None
     executor: str | None
+    executor_defaults: str | None
     created: float
 
 
@@ -57,16 +60,36 @@ def islands(
 
 def batches(connection: Connection) -> dict[int, BatchInfo]:
     """Return all batches; those without jobs too."""
-    columns = (batch.c.BatchID, batch.c.name, batch.c.data_type, batch.c.executor, batch.c.created)
+    columns = [batch.c[name] for name in ("BatchID", *BatchInfo._fields[1:])]
     return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
 
 
-def online(connection: Connection) -> set[tuple[int, int]]:
-    """Return the jobs that have an attempt that started and did not end."""
-    query = select(attempt.c.BatchID, attempt.c.JobIndex).where(
+def online(connection: Connection) -> dict[tuple[int, int], float]:
+    """Return the jobs that have an attempt that started and did not end, and when it started."""
+    query = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.started).where(
         attempt.c.started.is_not(None), attempt.c.ended.is_(None)
     )
-    return {(row.BatchID, row.JobIndex) for row in connection.execute(query)}
+    return {(batch_id, job_index): started for batch_id, job_index, started in connection.execute(query)}
+
+
+class Times(NamedTuple):
+    """When the attempts of a batch ran: the first start, the last end, and the mean of those that ended by themselves."""
+
+    first: float
+    last: float | None
+    mean: float | None
+
+
+def times(connection: Connection) -> dict[int, Times]:
+    """Return when the attempts of each batch ran."""
+    well = case((attempt.c.reason.is_(None), attempt.c.ended - attempt.c.started))
+    query = (
+        select(attempt.c.BatchID, func.min(attempt.c.started), func.max(attempt.c.ended), func.avg(well))
+        .where(attempt.c.started.is_not(None))
+        .group_by(attempt.c.BatchID)
+    )
+    found: Any = connection.execute(query).cursor
+    return {batch_id: Times(*row) for batch_id, *row in found}
 
 
 def missing(
@@ -116,16 +139,17 @@ def job_dicts(
     rows = [dict(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings()]
     found: dict[int, list[jobs.Job]] = {}
     for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
-        told = _attempts_of_batch(connection, batch_id)
+        told = attempts_of_batch(connection, batch_id)
         found[batch_id] = [
             assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
         ]
     return found
 
 
-def _attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+def attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
+    """Return the attempts of the jobs of a batch, by JobIndex."""
     query = (
-        select(attempt, submission.c.cluster_id)
+        select(attempt, submission.c.cluster_id, submission.c.executor)
         .join(submission, submission.c.token == attempt.c.token)
         .where(attempt.c.BatchID == batch_id)
         .order_by(attempt.c.JobIndex, attempt.c.n)
@@ -139,17 +163,6 @@ def _attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[
 def get_job(store: Store, connection: Connection, batch_id: int, job_index: int) -> jobs.Job:
     """Return one job with all its fields."""
     return runtime.read_job(store.statements(connection), store.index, batch_id, job_index, store.trusted)
-
-
-def matching(connection: Connection, condition: ColumnElement[bool]) -> dict[int, list[int]]:
-    """Return the job indices that match a condition, by batch."""
-    query = (
-        select(job.c.BatchID, job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
-    )
-    found: dict[int, list[int]] = {}
-    for batch_id, job_index in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)):
-        found.setdefault(batch_id, []).append(job_index)
-    return found
 
 
 def active_jobs(connection: Connection) -> int:
@@ -201,16 +214,61 @@ class OpenSubmission(NamedTuple):
     recorded: float | None
     cluster_id: str | None
     seen: int | None
+    carries: int | None
+    closer: str | None
 
 
-def open_submissions(connection: Connection, *, unrecorded: bool = False) -> list[OpenSubmission]:
-    """Return the submissions that are not settled; or those that were claimed and never recorded."""
+def open_submissions(connection: Connection, tokens: Sequence[str] | None = None) -> list[OpenSubmission]:
+    """Return those of some submissions that are not settled; by default, all that were claimed and never recorded."""
     columns = [submission.c[name] for name in OpenSubmission._fields]
     query = select(*columns).where(submission.c.settled.is_(None))
-    if unrecorded:
-        query = query.where(submission.c.recorded.is_(None))
-    found: Any = connection.execute(query).cursor
-    return [OpenSubmission(*row) for row in found]
+    if tokens is None:
+        return [
+            OpenSubmission(*row) for row in connection.execute(query.where(submission.c.recorded.is_(None)))
+        ]
+    found: list[OpenSubmission] = []
+    for start in range(0, len(tokens), CHUNK):
+        chunk = query.where(submission.c.token.in_(tokens[start : start + CHUNK]))
+        found.extend(OpenSubmission(*row) for row in connection.execute(chunk))
+    return found
+
+
+def open_folders(connection: Connection) -> list[tuple[str, str, int | None]]:
+    """Return what tells whether there is something new in the folders of the submissions that are not settled.
+
+    That is token, executor, and the folder's time stamp when it was last looked through; None for one whose claim was
+    not recorded. Of thousands, nothing else is read.
+    """
+    seen = case((submission.c.recorded.is_not(None), func.coalesce(submission.c.seen, -2)))
+    query = select(submission.c.token, submission.c.executor, seen).where(submission.c.settled.is_(None))
+    rows: Any = connection.execute(query).cursor
+    found: list[tuple[str, str, int | None]] = rows.fetchall()
+    return found
+
+
+def open_count(connection: Connection, token: str) -> int:
+    """Return how many attempts of a submission have not ended."""
+    query = select(func.count()).where(attempt.c.token == token, attempt.c.ended.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+def carried(connection: Connection, batch_id: int, before: float) -> bool:
+    """Return whether a submission that was claimed before still has jobs without an end that a closer goes on with."""
+    query = select(submission.c.token).where(
+        submission.c.settled.is_(None), submission.c.carries == batch_id, submission.c.claimed < before
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, set[str]]:
+    """Return the ids of the closers that wait to go on with batches, by executor."""
+    found: dict[str, set[str]] = {}
+    query = select(submission.c.executor, submission.c.closer).where(
+        submission.c.settled.is_(None), submission.c.closer.is_not(None), submission.c.carries.in_(batch_ids)
+    )
+    for executor, closer in connection.execute(query):
+        found.setdefault(executor, set()).add(closer)
+    return found
 
 
 class OpenAttempt(NamedTuple):
@@ -229,6 +287,7 @@ class OpenAttempt(NamedTuple):
     complete_on_exit: bool
     absent_since: float | None
     failure: str | None
+    submitted: float
 
 
 def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
@@ -248,6 +307,7 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
             job.c.complete_on_exit,
             job.c.absent_since,
             job.c.failure,
+            attempt.c.submitted,
         )
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
         .where(attempt.c.token == token, attempt.c.ended.is_(None))
@@ -258,13 +318,6 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
 def set_seen(connection: Connection, token: str, mtime: int) -> None:
     """Remember the time stamp of a submission's folder as it was looked through."""
     connection.execute(update(submission).where(submission.c.token == token).values(seen=mtime))
-
-
-def set_absent(connection: Connection, batch_id: int, job_index: int, since: float | None) -> None:
-    """Remember since when a job's attempt is absent."""
-    connection.execute(
-        update(job).where(job.c.BatchID == batch_id, job.c.JobIndex == job_index).values(absent_since=since)
-    )
 
 
 def running_in(connection: Connection, batch_ids: Sequence[int]) -> list[Running]:
@@ -308,3 +361,62 @@ def attempts_of(connection: Connection, batch_id: int, job_index: int) -> list[d
         .order_by(attempt.c.n)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def runs(connection: Connection, condition: ColumnElement[bool] | None = None) -> list[Run]:
+    """Return the attempts that have started."""
+    query = (
+        select(
+            attempt.c.BatchID,
+            attempt.c.JobIndex,
+            attempt.c.n,
+            func.coalesce(attempt.c.host, ""),
+            attempt.c.submitted,
+            attempt.c.started,
+            attempt.c.ended,
+            attempt.c.reason,
+            attempt.c.max_rss,
+            attempt.c.cpu,
+            attempt.c.asked,
+        )
+        .where(attempt.c.started.is_not(None))
+        .order_by(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
+    )
+    if condition is not None:
+        query = (
+            query.join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+            .join(batch, batch.c.BatchID == job.c.BatchID)
+            .where(condition)
+        )
+    # Thousands of attempts asked for the same.
+    known: dict[str | None, tuple[Any, Any, Any]] = {None: (None, None, None)}
+    found = []
+    rows: Any = connection.execute(query).cursor
+    for row in rows:
+        asked = row[-1]
+        if asked not in known:
+            wanted = json.loads(asked)
+            known[asked] = (wanted.get("cpus"), wanted.get("mem"), wanted.get("walltime"))
+        found.append(Run._make((*row[:-1], *known[asked])))
+    return found
+
+
+# -- the file itself ------------------------------------------------------------------------------------------------
+
+
+def fault(connection: Connection) -> str:
+    """Return what is wrong with the file of the index; empty if nothing is."""
+    told = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    return "" if told == "ok" else told
+
+
+def journal_mode(connection: Connection) -> str:
+    """Return ``wal`` or ``delete``."""
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def agent_of(connection: Connection, host: str) -> tuple[int, str, int] | None:
+    """Return the last agent of a machine: its pid, the boot, and its start in ticks."""
+    query = select(agent.c.pid, agent.c.boot_id, agent.c.start_ticks).where(agent.c.host == host)
+    found = connection.execute(query).first()
+    return None if found is None else (found[0], found[1], found[2])

@@ -180,7 +180,9 @@ def test_log_of_one_job(call, done, home, inside, monkeypatch):
     assert done("log", "last:0") == "one\ntwo é\nthree\n"
     assert done("log", f"{BATCH}:0", "--lines", 1) == "three\n"
     assert done("log", f"{BATCH}:0", "--regex", "^t", "--attempt", 1) == "two é\nthree\n"
-    assert done("log", f"{BATCH}:0", "--stderr") == ""
+    told = call("log", f"{BATCH}:0", "--stderr")
+    assert (told.status, told.out) == (0, "")
+    assert "0.1.err" in told.err, "where it would be"
     for attempt in (2, -2):
         told = call("log", "last:0", "--attempt", attempt)
         assert told.status == 1
@@ -364,3 +366,59 @@ def test_remove_by_state_takes_batches_that_are_all_in_it(done, batch, make_jobs
     assert done("remove", "--state", "collected", "--yes") == "Removed 1 batch.\n"
     assert set(paraschut.get_queue(Verbose=False)) == {BATCH}
     assert "nothing to remove" in done("remove", "--state", "collected")
+
+
+def test_log_in_parts(done, call, home, inside):
+    """The beginning, some lines, what is found; and only one of these."""
+    inside(0)
+    done("job", "info")
+    write_log(home, 0, "one\ntwo\nthree\nfour\n")
+    assert done("log", "last:0", "--head", 1) == "one\n"
+    assert done("log", "last:0", "--range", "1,3-4") == "one\nthree\nfour\n"
+    assert done("log", "last", "--grep", "t[wh]") == f"{BATCH}:0:2: two\n{BATCH}:0:3: three\n"
+    told = call("log", "last", "--grep", "five")
+    assert (told.status, told.out, told.err) == (1, "", "")
+    for words in (
+        ["--head", 1, "--lines", 1],
+        ["--range", "x"],
+        ["--grep", "x", "-f"],
+        ["-f", "--head", 1],
+    ):
+        assert call("log", "last:0", *words).status == 2
+    assert "not a regular expression" in call("log", "last", "--grep", "(").err
+
+
+def test_what_changes_jobs_says_what_it_did_as_data_too(call, done, batch):
+    """For scripts; also when there was nothing to do, and only after somebody agreed."""
+
+    def told(*words):
+        return json.loads(done(*words, "--json"))
+
+    assert told("cancel", "last:1-2", "--yes") == {"count": 2, "state": "held", "jobs": {str(BATCH): [1, 2]}}
+    assert told("cancel", "last:1-2", "--yes") == {"count": 0, "state": "held", "jobs": {}}
+    assert told("reset", "last:2", "--yes") == {"count": 1, "state": "init", "jobs": {str(BATCH): [2]}}
+    assert told("boost", "last", "-1.5") == {"count": 4, "by": -1.5, "batches": [BATCH]}
+    assert call("remove", "last", "--json").out == ""
+    assert told("remove", "last", "--yes") == {"count": 1, "batches": [BATCH]}
+    assert told("remove", "--state", "collected", "--yes") == {"count": 0, "batches": []}
+
+
+def test_jobs_are_chosen_by_their_state(done, batch):
+    """Where a state is what jobs get, ``--in`` says what they are in."""
+    done("cancel", "last:1", "--yes")
+    told = json.loads(done("reset", "last", "--in", "held", "--yes", "--json"))
+    assert told["jobs"] == {str(BATCH): [1]}
+    told = json.loads(done("cancel", "last", "--in", "run,missing", "--yes", "--json"))
+    assert told["count"] == 0
+    told = json.loads(done("cancel", "--in", "init", "--filter", "n > 10", "--yes", "--json"))
+    assert told["jobs"] == {str(BATCH): [2, 3]}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete(python, shell, home):
+    """As the help says."""
+    program = "import sys; sys.argv = ['paraschut']; from paraschut.__main__ import main; main()"
+    assert (
+        "_PARASCHUT_COMPLETE"
+        in python(program, env={"_PARASCHUT_COMPLETE": f"{shell}_source"}, check=False).stdout
+    )

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from paraschut.errors import FilterError, ParaschutError
-from paraschut.store.filters import MAX_DEPTH, compile_filter
+from paraschut.store.filter_text import MAX_DEPTH
+from paraschut.store.filters import compile_filter
 from paraschut.store.schema import batch, job, metadata
 
 YANG, INGOLIA = 20200101000000, 20210215101010
@@ -301,6 +302,31 @@ def test_long_lists_and_chains_work(find):
     assert find(" OR ".join(f"JobIndex = {number}" for number in range(3, 400))) == {3, 4, 5}
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("done", {1}),
+        ("[done]", {1}),
+        ("NOT done", {2}),
+        ("NOT (NOT done)", {1}),
+        ("done OR size > 40", {1, 2, 4}),
+        ("done AND size > 40", set()),
+        ("NOT done AND size > 40", {2}),
+        ("size", {1, 2, 3, 4}),
+        ("resources.cpus", {1, 3}),
+        ("resources.deep.er AND priority = 1", {3}),
+        ("word", set()),
+        ("unheard_of", set()),
+        ("complete_on_exit", set()),
+        ("CASE WHEN done THEN 1 ELSE 2 END = 1", {1}),
+        ("done = done", {1, 2}),
+    ],
+)
+def test_a_field_of_the_users_may_stand_alone(find, text, found):
+    # Was: refused, although SQLite takes it.
+    assert find(text) == found
+
+
 @pytest.mark.parametrize("value", [None, 5, b"state = 1", ["state = 1"]])
 def test_a_filter_is_a_text(value):
     with pytest.raises(FilterError, match=f"not a value of type {type(value).__name__}") as caught:
@@ -318,8 +344,11 @@ def test_a_filter_is_a_text(value):
         "▲priority - 5",
         "▲lower(name)",
         'state = "run" OR ▲"complete"',
-        "NOT ▲done",
-        "CASE WHEN ▲done THEN 1 END = 1",
+        "NOT ▲complete",
+        '▲"done"',
+        "▲name AND done",
+        "done AND ▲queue",
+        "CASE WHEN ▲run THEN 1 END = 1",
     ],
 )
 def test_a_value_is_not_a_condition(text):

@@ -17,9 +17,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from values import Colour, Point, alike, plain_values, texts, values
 
+from paraschut import checks
 from paraschut import job as jobs
+from paraschut.checks import check
 from paraschut.errors import JobError
-from paraschut.job import REMOVED, Job, Origin, check, pack, shadow, unpack
+from paraschut.job import REMOVED, Job, Origin, pack, shadow, unpack
 
 GOOD = {
     "BatchID": 20260101000000,
@@ -424,9 +426,9 @@ def test_names_are_joined():
 
 @given(st.one_of(values, st.floats(), st.integers()))
 def test_a_number_is_a_number_and_can_be_kept(value):
-    if jobs.is_number(value):
-        assert type(jobs.plain_number(value)) in {int, float}
-        assert math.isclose(jobs.plain_number(value), value)
+    if checks.is_number(value):
+        assert type(checks.plain_number(value)) in {int, float}
+        assert math.isclose(checks.plain_number(value), value)
 
 
 def test_the_examples_in_the_docstrings_are_true():

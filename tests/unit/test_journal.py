@@ -15,7 +15,7 @@ from paraschut.errors import (
     StoreBusyError,
     StoreError,
 )
-from paraschut.store import engine, journal, schema, views
+from paraschut.store import journal, line, schema, views
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
 
@@ -146,13 +146,13 @@ def test_statements_give_rows_by_name(store, make_jobs):
         db = store.statements(connection)
         assert isinstance(db, Statements)
         assert db.row("read_job", batch_id=BATCH, job_index=9) is None
-        assert db.rows("heads")[0]["top"] == 1
+        assert db.rows("heads", now=1.0)[0]["top"] == 1
 
 
 def test_the_pauses_of_writers_on_other_hosts_shrink_with_their_age():
-    ages = [engine.pause(age / 10, 500) for age in range(60)]
+    ages = [line.pause(age / 10, 500) for age in range(60)]
     assert ages == sorted(ages, reverse=True)
-    assert all(0 < engine.pause(age, noise) < 0.1 for age in (0, 1, math.inf) for noise in (0, 1 << 62))
+    assert all(0 < line.pause(age, noise) < 0.1 for age in (0, 1, math.inf) for noise in (0, 1 << 62))
 
 
 def test_all_finished_and_active_states_are_known():

@@ -158,7 +158,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     @with_one("waiting", "alive", "dead", "over", local=False)
     def its_submitter_records_it(self, attempt):
-        self.tick().record(attempt.token, "123", self.now)
+        self.tick().record({attempt.token: "123"}, self.now)
 
     @rule(data=st.data())
     @with_one("waiting", local=False)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import doctest
 import os
+import stat
 
 import pytest
 from hypothesis import given
@@ -88,3 +89,17 @@ def test_there_are_two_streams():
 
 def test_the_examples_in_the_docstrings_are_true():
     assert doctest.testmod(paths).failed == 0
+
+
+def test_folders_are_private_whatever_is_above_them(tmp_path):
+    before = os.umask(0o022)
+    try:
+        paths.make_folder(str(tmp_path / "a" / "b" / "c"))
+        paths.make_folder(str(tmp_path / "a" / "b"))
+    finally:
+        os.umask(before)
+    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c"]
+    assert [stat.S_IMODE(one.stat().st_mode) for one in made] == [0o700] * 3
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        paths.make_folder(str(tmp_path / "file"))

@@ -40,9 +40,24 @@ def test_whatever_is_found_there_is_one_verdict(state, evidence, now, grace, on_
 
 
 @given(states, found, graces, st.booleans())
-def test_what_never_started_is_never_missing(state, evidence, grace, on_exit):
+def test_what_never_started_waits_unless_its_queue_says_that_it_is_not_there(state, evidence, grace, on_exit):
     waiting = evidence._replace(started=None, ended=None)
-    assert judge(state, waiting, NOW, grace, complete_on_exit=on_exit) == Verdict(Kind.QUEUED)
+    if waiting.alive is not False:
+        assert judge(state, waiting, NOW, grace, complete_on_exit=on_exit) == Verdict(Kind.QUEUED)
+        return
+    made = judge(state, waiting._replace(cause=None), NOW, grace, complete_on_exit=on_exit)
+    since = NOW if waiting.absent_since is None else waiting.absent_since
+    if NOW - since < grace:
+        assert made == Verdict(Kind.QUEUED, absent_since=since)
+    else:
+        assert (made.kind, made.reason) == (Kind.MISSING, "never started")
+
+
+@given(states, found, graces)
+def test_an_end_waits_for_the_words_of_who_may_know_why_but_not_for_ever(state, evidence, grace):
+    seen = evidence._replace(ended=NOW - 5.0, final=False, alive=True)
+    made = judge(state, seen, NOW, grace, complete_on_exit=True)
+    assert (made.kind in {Kind.QUEUED, Kind.RUNNING}) == (grace > 5.0)
 
 
 @given(states, found, times, graces, st.booleans())
@@ -67,7 +82,7 @@ def test_who_is_not_known_to_be_gone_runs_and_its_absence_is_forgotten(
 
 @given(states, found, graces)
 def test_an_end_is_an_end_whatever_else_is_known(state, evidence, grace):
-    seen = evidence._replace(ended=5.0)
+    seen = evidence._replace(ended=5.0, final=True)
     assert judge(state, seen, NOW, grace, complete_on_exit=True) == judge(
         state, seen._replace(alive=None, absent_since=None, started=1.0), 0, 10**9, complete_on_exit=True
     )
@@ -76,12 +91,12 @@ def test_an_end_is_an_end_whatever_else_is_known(state, evidence, grace):
 
 @given(st.sampled_from(["complete", "collected", "init", "held", "mine", ""]), found)
 def test_the_end_of_what_is_no_longer_active_says_nothing_of_its_job(state, evidence):
-    assert verdict(state, evidence._replace(ended=5.0)) == Verdict(Kind.ENDED)
+    assert verdict(state, evidence._replace(ended=5.0, final=True)) == Verdict(Kind.ENDED)
 
 
 @given(st.sampled_from(ACTIVE), found)
 def test_only_a_clean_exit_that_says_so_completes(state, evidence):
-    seen = evidence._replace(ended=5.0)
+    seen = evidence._replace(ended=5.0, final=True)
     clean = seen.code == 0 and seen.signal is None and seen.cause is None
     assert verdict(state, seen).complete == clean
     assert not verdict(state, seen, complete_on_exit=False).complete

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +26,7 @@ from paraschut.errors import (
 )
 from paraschut.paths import Paths
 from paraschut.process import host_name
+from paraschut.store import migrate, schema
 from paraschut.store.runtime import Key
 from paraschut.store.store import Store
 
@@ -293,3 +300,111 @@ def test_no_connection_goes_through_a_fork(in_job, python):
     )
     said = python("import warnings; warnings.simplefilter('ignore')\n" + program).stdout
     assert said == "False old\n" * 2
+
+
+def test_a_job_that_computes_after_its_calls_is_not_in_the_way_of_another_journal(store, in_job):
+    # Was: after two quick calls the connection stayed open until the next one, for hours.
+    program = (
+        "import sys, paraschut as psu\n"
+        "for step in range(5):\n"
+        "    psu.set_progress(step / 10)\n"
+        "print('computes', flush=True)\n"
+        "sys.stdin.read()\n"
+        "psu.set_progress(1)\n"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert job.stdout.readline() == "computes\n"
+    store.keep_journal("delete")
+    job.communicate("")
+    assert job.returncode == 0
+    assert ask(store.index, "PRAGMA journal_mode") == [("delete",)]
+    assert read(store, BATCH, 0)["progress"] == 1
+
+
+def test_calls_that_follow_one_another_share_a_connection(in_job):
+    psu.set_progress(0.1)
+    (desk,) = runtime._desks.values()
+    assert desk._connection is None
+    psu.set_progress(0.2)
+    shared = desk._connection
+    psu.get_job_info()
+    assert desk._connection is shared is not None
+
+
+def test_threads_of_a_job_may_all_tell(store, in_job):
+    # Was: the statements of one thread ran inside the transaction of another.
+    threads = [threading.Thread(target=lambda: [psu.get_job_info() for _ in range(50)]) for _ in range(4)]
+    threads += [threading.Thread(target=lambda: [psu.set_progress(0.5) for _ in range(50)])]
+    failures = []
+    hook, threading.excepthook = threading.excepthook, failures.append
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        threading.excepthook = hook
+    assert failures == []
+
+
+def test_a_child_that_is_forked_in_the_middle_of_many_calls_makes_its_own(in_job, python):
+    done = python(
+        "import os, paraschut as psu\n"
+        "for step in range(3):\n"
+        "    psu.set_progress(step / 10)\n"
+        "child = os.fork()\n"
+        "psu.set_progress(0.5)\n"
+        "psu.set_progress(0.5)\n"
+        "if child:\n"
+        "    print(os.waitpid(child, 0)[1], flush=True)\n"
+        "else:\n"
+        "    os._exit(0)\n"
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def made_old(index):
+    """Turn an index into one of version 1, as far as that knows what is in it."""
+    old = f"{index}.old"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript((Path(__file__).parent / "data" / "version_1.sql").read_text("utf-8"))
+        connection.execute("ATTACH ? AS new", (index,))
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = ", ".join(
+                f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info('{table}')")
+            )
+            connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+        connection.commit()
+        connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version=1")
+    os.replace(old, index)
+    for journal in ("-wal", "-shm"):
+        Path(index + journal).unlink(missing_ok=True)
+
+
+def test_a_job_brings_an_index_of_an_older_version_to_this_one(in_job, index, python):
+    # A job may be the first to meet it after paraschut was upgraded.
+    made_old(index)
+    python("import paraschut as psu; psu.set_complete(Submit=True)")
+    assert states(index)[BATCH, 0] == "complete"
+    assert os.path.exists(migrate.copy_path(index, 1))
+
+
+def test_a_job_whose_odd_fields_are_as_they_were_does_not_load_what_pickles_them(
+    store, make_jobs, become, python
+):
+    # Was: 30 ms and dozens of files, to find that nothing had changed.
+    add(store, make_jobs(1, odd=(1, 2), array=np.arange(3), nothing=float("nan"), some={1, "a"}))
+    become(claim(store, "t")[0])
+    done = python(
+        "import sys, paraschut as psu\n"
+        "job = psu.get_job_info(SetID=True)\n"
+        "job['note'] = 'done'\n"
+        "psu.set_complete(JobInfo=job)\n"
+        "print('cloudpickle' in sys.modules)\n"
+    )
+    assert done.stdout == "False\n"
+    job = read(store, BATCH, 0)
+    assert (job["state"], job["note"], job["odd"]) == ("complete", "done", (1, 2))

@@ -173,7 +173,7 @@ def live(store):
     store.reserve(batch, lambda stamp: stamp + 1, 1.0)
     add(store, jobs_of(batch, 6, priority=150, odd={1, 2}, name=lambda index: f"n{index}"))
     keys = claim(store, "files", max_jobs=3, condition=compile_filter('name LIKE "n%" AND state == "init"'))
-    store.record("files", "files", 2.5)
+    store.record({"files": "files"}, 2.5)
     start(store, keys[0])
     end(store, keys[0], complete=True)
     end(store, keys[1], code=3, reason="exit code 3")
@@ -185,7 +185,6 @@ def live(store):
     store.boost([batch], 5, who=ME, now=7.0)
     with store.writing() as (connection, db):
         views.set_seen(connection, "files", 3)
-        views.set_absent(connection, batch, 1, 3.0)
         spool.fold(db, store.index, [], ())
         runtime.settle(db, "files", 8.0)
         runtime.add_event(db, 8.0, batch, 1, "edit", None)
@@ -205,12 +204,12 @@ def look(store, connection, batch):
     views.active_jobs(connection)
     views.job_dicts(store, connection, condition, ["init"])
     views.get_job(store, connection, batch, 0)
-    views.matching(connection, condition)
     views.indices_of(connection, batch, [0, 1, 99])
     views.existing(connection, batch)
     views.highest_index(connection, batch)
     views.open_submissions(connection)
-    views.open_submissions(connection, unrecorded=True)
+    views.open_submissions(connection, ["t"])
+    views.open_folders(connection)
     views.open_attempts(connection, "files")
     views.running_in(connection, [batch])
     views.events_of(connection, batch, 0)
@@ -267,7 +266,6 @@ def plan_of_statement(index, name):
         ("ready_count", {"COVERING INDEX job_unfinished (BatchID=? AND priority=? AND state=?"}),
         ("waiting", {"attempt_waiting (host=?)"}),
         ("any_waiting", {"attempt_waiting"}),
-        ("waiting_count", {"attempt_waiting"}),
         ("running", {"attempt_running (host=?)"}),
         ("any_running", {"attempt_running"}),
         ("started_in", {"attempt_running"}),
@@ -285,9 +283,14 @@ def test_what_is_asked_all_the_time_is_answered_from_an_index_made_for_it(told, 
 @pytest.mark.parametrize("name", list(runtime.read_statements()))
 def test_no_statement_of_a_job_or_the_agent_scans(told, name):
     for step in plan_of_statement(told.index, name):
-        allowed = step.startswith(("SCAN head", "SCAN anon", "SCAN batch")) or "INDEX job_active" in step
+        allowed = (
+            step.startswith(("SCAN head", "SCAN anon", "SCAN batch", "SCAN CONSTANT ROW"))
+            or "INDEX job_active" in step
+        )
         # One look for one job by hand (get_qstat) may read the list of submissions.
         allowed |= name == "submission_of"
+        # Whether there is anything at all in it.
+        allowed |= name == "any_need"
         assert allowed or not step.startswith("SCAN"), step
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -10,8 +11,9 @@ from stories import BATCH, dump
 from values import alike, values
 from verbs import add, ask, change, claim, end, fold_events, read, start, states
 
+from paraschut import fold as evidence
 from paraschut import job as jobs
-from paraschut.errors import TrustError
+from paraschut.errors import StoreError, TrustError
 from paraschut.job import REMOVED, Job, Origin
 from paraschut.paths import Paths
 from paraschut.store import spool
@@ -66,17 +68,84 @@ def test_an_event_is_one_whole_file_that_only_its_owner_can_reach(paths, key):
         assert json.load(file) == runs()
 
 
-def test_numbers_grow_also_when_the_clock_goes_back(paths, key, monkeypatch):
-    times = iter([100, 50, 50, 10])
-    monkeypatch.setattr(spool, "_last_number", lambda: next(times))
-    names = [spool.spool(paths, key, tells(number)) for number in range(4)]
+def test_events_are_numbered_within_their_attempt_also_after_some_were_folded(store, paths, key):
+    # Was: the number was the time, and what was said after the clock was set back was never folded.
+    for number in range(1, 4):
+        assert spool.spool(paths, key, tells(number / 10)).endswith(f"{BATCH}.0.1.{number}.json")
+    fold_events(store)
+    assert spool.spool(paths, key, tells(0.4)).endswith(".4.json")
+    fold_events(store)
+    assert in_index(store)["progress"] == 0.4
+    assert os.listdir(paths.events) == [f"{BATCH}.0.1.4.done"]
+
+
+def test_the_last_name_goes_when_the_attempt_has_ended_long_ago(store, paths, key):
+    for progress in (0.1, 0.2):
+        spool.spool(paths, key, tells(progress))
+    fold_events(store)
+    (name,) = os.listdir(paths.events)
+    os.utime(os.path.join(paths.events, name), (0, 0))
+    evidence.fold_events(store)
+    assert os.listdir(paths.events) == [name]
+    start(store, key)
+    end(store, key)
+    evidence.fold_events(store)
+    assert os.listdir(paths.events) == []
+    spool.spool(paths, key, fields(state="complete"))
+    evidence.fold_events(store)
+    assert states(store.index) == {(BATCH, 0): "complete"}
+
+
+def test_a_file_system_without_hard_links_holds_events_too(store, paths, key, monkeypatch):
+    def link(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    names = [spool.spool(paths, key, tells(progress)) for progress in (0.1, 0.2)]
     assert [path for _, path in spool.pending(paths)] == names
+    fold_events(store)
+    assert in_index(store)["progress"] == 0.2
+
+
+def test_a_name_that_is_only_taken_yet_is_passed_over(store, paths, key):
+    path = spool.spool(paths, key, tells(0.1))
+    with open(path, "w"):
+        pass
+    assert fold_events(store) == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(paths, key):
+    os.mkdir(paths.events, 0o500)
+    with pytest.raises(
+        StoreError, match=rf"What job {BATCH}:0 said could be written neither into .* nor beside it"
+    ):
+        spool.spool(paths, key, runs())
+
+
+def test_what_cannot_be_kept_is_said(paths, key):
+    # Was: a raw OSError.
+    with open(paths.events, "w"):
+        pass
+    with pytest.raises(
+        StoreError, match=rf"What job {BATCH}:0 said could be written neither into .* nor beside it"
+    ):
+        spool.spool(paths, key, runs())
+
+
+def test_what_another_attempt_with_the_same_numbers_said_is_not_taken(store, paths, key):
+    # A batch may be removed, and its numbers used again.
+    spool.spool(paths, key, {**fields(state="complete", x=1), "token": "another"})
+    fold_events(store)
+    assert in_index(store) == {"state": "submit"}
+    spool.spool(paths, key, {**fields(x=2), "token": "t"})
+    fold_events(store)
+    assert in_index(store) == {"state": "submit", "x": 2}
 
 
 def test_two_processes_of_a_job_that_write_at_once_both_count(paths, key, monkeypatch):
     # Was: both take the same number, and the rename of the second replaces the file of the first.
-    monkeypatch.setattr(spool, "_last_number", lambda: 100)
-    monkeypatch.setattr(spool, "pending", lambda *_: [])
+    monkeypatch.setattr(spool, "_names", lambda *_: [])
     spool.spool(paths, key, fields(x=1))
     spool.spool(paths, key, fields(y=2))
     assert len(os.listdir(paths.events)) == 2
@@ -132,7 +201,7 @@ def test_what_was_told_first_is_folded_first(store, paths, key):
     spool.spool(paths, key, tells(0.5))
     assert len(fold_events(store)) == 14
     assert in_index(store) == {"x": 11, "progress": 0.5, "state": "submit"}
-    assert os.listdir(paths.events) == []
+    assert spool.pending(paths) == []
 
 
 def test_a_job_that_ran_and_completed_unseen_has_run_and_completed(store, paths, key):
@@ -228,7 +297,7 @@ def test_what_is_told_of_a_removed_job_is_thrown_away(store, paths, key):
 
     store.remove(BATCH, who=ME, now=9.0)
     assert len(fold_events(store)) == 2
-    assert os.listdir(paths.events) == []
+    assert spool.pending(paths) == []
 
 
 def test_fields_that_were_removed_are_removed(store, paths, key):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import count
 
 import pytest
 from stories import BATCH, ROOT, dump
@@ -49,6 +50,14 @@ def test_a_job_that_is_there_twice_is_named_and_none_is_added(store, make_jobs, 
         JobError, rf"Job {BATCH}:2 is in the index already\. Nothing was added\. .*set_index=True"
     ):
         add(store, [*make_jobs(4), *make_jobs(1, start=2)])
+
+
+@pytest.mark.parametrize("count", [99, 100, 101, 200, 250])
+def test_of_many_jobs_each_gets_its_row_or_none_does(store, make_jobs, unchanged, count):
+    with unchanged(JobError, f"Job {BATCH}:{count - 1} is in the index already"):
+        add(store, [*make_jobs(count), *make_jobs(1, start=count - 1)])
+    add(store, make_jobs(count, mine=lambda index: f"m{index}"))
+    assert [read(store, BATCH, number)["mine"] for number in range(count)] == [f"m{n}" for n in range(count)]
 
 
 def test_a_job_that_is_in_the_index_already_is_named_and_none_is_added(store, make_jobs, unchanged):
@@ -183,12 +192,15 @@ def test_two_stores_that_claim_at_once_never_share_a_job(index, make_jobs):
     def work(name):
         with Store(index) as mine:
             begin.wait()
-            for number in range(40):
+            # Until all are taken: whoever has the last turn may not be the one who opens a group.
+            for number in count():
                 keys = claim(mine, f"{name}{number}", max_jobs=1000)
                 for key in keys:
                     start(mine, key)
                     end(mine, key, complete=True)
                 taken.extend(keys)
+                if len(taken) >= 60:
+                    return
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
     for thread in threads:

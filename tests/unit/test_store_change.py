@@ -28,9 +28,9 @@ def test_a_submission_is_recorded_once(store, make_jobs):
     add(store, make_jobs(1))
     claim(store, "t")
     assert row_of(store, "t") == (None, None, None)
-    assert store.record("t", "123", 9.0) is True
+    assert store.record({"t": "123"}, 9.0) == {"t"}
     assert row_of(store, "t") == (9.0, "123", None)
-    assert store.record("t", "456", 10.0) is False
+    assert store.record({"t": "456"}, 10.0) == set()
     assert row_of(store, "t") == (9.0, "123", None)
 
 
@@ -45,7 +45,7 @@ def test_an_owner_that_comes_too_late_finds_its_claim_released(store, make_jobs)
     add(store, make_jobs(2))
     claim(store, "t")
     assert store.release("t", "too slow", 9.0) == 2
-    assert store.record("t", "123", 10.0) is False
+    assert store.record({"t": "123"}, 10.0) == set()
     assert set(states(store.index).values()) == {"init"}
     assert ask(store.index, "SELECT ended, reason FROM attempt") == [(9.0, "too slow")] * 2
     assert claim(store, "again") == [Key(BATCH, 0, 2), Key(BATCH, 1, 2)]
@@ -122,7 +122,7 @@ def test_many_jobs_can_be_named(store, make_jobs):
 def test_a_reset_job_is_not_eligible_until_the_end_of_its_former_attempt_is_proved(store, make_jobs):
     add(store, make_jobs(1))
     (key,) = claim(store, "t1")
-    store.record("t1", "123", 2.5)
+    store.record({"t1": "123"}, 2.5)
     start(store, key)
     _, (running,) = change(store, {"state": "init"}, batch=BATCH)
     assert (running.n, running.executor, running.token, running.cluster_id) == (1, "file", "t1", "123")
@@ -202,9 +202,11 @@ def test_a_submission_that_goes_on_by_itself_has_the_variables_of_the_one_before
 
 def test_a_batch_remembers_the_executor_of_its_first_submission(store, make_jobs):
     add(store, make_jobs(2))
-    claim(store, "t1", max_jobs=1)
-    store.claim(submission("t2", executor="local"), decide(), no_needs)
-    assert ask(store.index, "SELECT executor FROM batch") == [("file",)]
+    store.claim(submission("t1", defaults='{"queue": "long"}'), decide(max_jobs=1), no_needs)
+    store.claim(submission("t2", executor="local", defaults="{}"), decide(), no_needs)
+    assert ask(store.index, "SELECT executor, executor_defaults FROM batch") == [
+        ("file", '{"queue": "long"}')
+    ]
 
 
 # --- numbers

@@ -20,6 +20,7 @@ from paraschut.errors import (
     TrustError,
 )
 from paraschut.store import engine, journal, views
+from paraschut.store.schema import SCHEMA_VERSION
 from paraschut.store.store import Store
 
 OTHER = BATCH + 1
@@ -56,7 +57,7 @@ def test_the_database_of_another_program_is_no_index_and_is_left_as_it_is(tmp_pa
     assert dump(path) == before
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99])
 def test_an_index_of_a_newer_version_is_refused_with_a_way_out(store, index, version):
     with closing(sqlite3.connect(index)) as connection:
         connection.execute(f"PRAGMA user_version={version}")

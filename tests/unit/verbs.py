@@ -37,7 +37,11 @@ def read(store, batch, index):
 def filtered(store, text):
     """Return the jobs that a Filter finds, by batch."""
     with store.reading() as connection:
-        return views.matching(connection, compile_filter(text))
+        found = views.islands(connection, compile_filter(text))
+    return {
+        batch: sorted(index for b, _, first, last in found if b == batch for index in range(first, last + 1))
+        for batch in {one[0] for one in found}
+    }
 
 
 def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):
@@ -48,7 +52,7 @@ def add(store, jobs, *, new=True, now=1.0, workdir="/work here"):
     store.add(batches, now, workdir, new=new)
 
 
-def submission(token, *, host=None, now=2.0, executor="file", environment=None, whole=True):
+def submission(token, *, host=None, now=2.0, executor="file", environment=None, whole=True, defaults=None):
     """Return who claims: this process, with a local queue if ``host`` is given."""
     return NewSubmission(
         token=token,
@@ -58,6 +62,7 @@ def submission(token, *, host=None, now=2.0, executor="file", environment=None, 
         now=now,
         host=host,
         whole=whole,
+        defaults=defaults,
     )
 
 
@@ -109,5 +114,5 @@ def fold_events(store, files=None, *, key=None, also=None, unlink=True):
         if also is not None:
             also(db)
     if unlink:
-        spool.unlink(events)
+        spool.unlink(Paths(store.index), events)
     return [event.path for event in events]

@@ -1,0 +1,477 @@
+"""What Slurm, Grid Engine and PBS have in common: job arrays, a queue to ask, ids, words about what ended.
+
+A subclass says how its scheduler is spoken to: what to run (lists of words), what was printed (parsers), what its
+words mean (tables). All commands go through ``run_command``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+from paraschut.config import Config
+from paraschut.errors import ExecutorError, JobError, SubmitError
+from paraschut.executors import cluster_script, script
+from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Task
+from paraschut.executors.queue import Queue, Row
+from paraschut.executors.run import Answer, run_command
+from paraschut.resources import GENERIC, other_keys
+from paraschut.retry import MEMORY_KEYS, TIME_KEYS
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+#: Keys of ``resources`` that only PBS knows; the template has some, and other schedulers ignore them with a note.
+PBS_KEYS = words(
+    "cput pcput pmem pvmem vmem file nice ncpus mpiprocs ompthreads ngpus select place software arch host"
+)
+_CLOSER, _CLOSER_FLAGS = "closer.sh", "closer.json"
+#: Ids on one command line.
+_CHUNK = 500
+#: Characters of a name before the token.
+_LABEL = 40
+
+
+class TooManyError(SubmitError):
+    """The scheduler takes no more jobs of this user for now, or none so large."""
+
+
+class UnreachableError(SubmitError):
+    """The scheduler could not be reached, so nothing was submitted."""
+
+
+class Cause(NamedTuple):
+    """What a scheduler says of a task that has ended.
+
+    Attributes
+    ----------
+    reason : str | None
+        Why the scheduler ended it; None if it ended by itself.
+    words : str
+        What the scheduler said.
+    """
+
+    reason: str | None = None
+    code: int | None = None
+    signal: int | None = None
+    max_rss: int | None = None
+    words: str = ""
+
+
+class ClusterJobExecutor(JobExecutor):
+    """The base of executors whose jobs a scheduler runs on other machines.
+
+    A subclass says at least ``name``, ``commands``, ``find_task``, ``resource_flags``, ``submit_command``, ``ask`` and
+    ``delete_ids``; ``docs/executors.md`` shows one.
+
+    Parameters
+    ----------
+    queue : str | None
+        The queue (partition) of jobs that name none.
+    resources : Mapping | None
+        What jobs ask for that do not say otherwise, key by key.
+    options : Sequence[str]
+        More flags for each submission.
+    """
+
+    other_hosts: ClassVar[bool] = True
+    ids_come_late: ClassVar[bool] = True
+    #: The commands that a machine must have to submit.
+    commands: ClassVar[tuple[str, ...]]
+    #: What lines for the scheduler begin with, and the options in them that are ours to say; a colon: has a value.
+    prefix: ClassVar[str] = ""
+    ours: ClassVar[frozenset[str]] = frozenset()
+    #: Flags that say who pays and where: a closer gets them too.
+    account_flags: ClassVar[frozenset[str]] = frozenset()
+    #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
+    restart_flags: ClassVar[frozenset[str]] = frozenset()
+    #: Whether an option of one letter may have its value right behind it.
+    joined: ClassVar[bool] = True
+    #: The shell that finds the task that a script was started for.
+    find_task: ClassVar[str]
+    #: Tasks of a job array.
+    array_size: ClassVar[int] = 1000
+
+    def __init__(
+        self,
+        queue: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        super().__init__(queue, resources, options)
+        self.timeout = 60.0
+        self.retries = 0
+        # Thousands of jobs ask for the same.
+        self._flags: dict[Hashable, tuple[str, ...]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
+        self.flags_of(None, {}, None)
+
+    def heed(self, config: Config) -> None:
+        """Take from the configuration the time limit of commands, and how often jobs are tried again by default."""
+        self.timeout = config.command_timeout
+        self.retries = config.retries
+
+    def __repr__(self) -> str:
+        given = {"queue": self.queue, "resources": self.resources, "options": self.options}
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in given.items() if value)})"
+        )
+
+    # -- what a subclass says -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def resource_flags(self, queue: str | None, resources: Mapping[str, Any]) -> list[str]:
+        """Return the flags that ask for a queue and resources; raise JobError for what makes no sense."""
+
+    @abstractmethod
+    def submit_command(self, path: str, name: str, log: str, tasks: range | None) -> list[str]:
+        """Return the command that submits a script, without the flags of its jobs.
+
+        Parameters
+        ----------
+        log : str
+            The folder of the scheduler's own logs.
+        tasks : range | None
+            The numbers of a job array's tasks; None for a plain job.
+        """
+
+    def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
+        """Return the command that submits a script that starts when jobs have ended in whatever way.
+
+        A subclass whose scheduler cannot hold a job for that long leaves this out: there are no closers then, and
+        what does not submit the next jobs itself goes on with the next pass.
+        """
+        del path, name, after
+        raise ExecutorError(f"{self.name} cannot hold a job until others have ended.")
+
+    def id_of(self, printed: str, *, array: bool) -> str:
+        """Return the id from what the submission printed; with ``#`` for the number of a task. Raise ValueError.
+
+        Unless a subclass says otherwise, it prints just that.
+        """
+        if array or len(printed.split()) != 1:
+            raise ValueError(printed)
+        return printed.strip()
+
+    def refusal(self, answer: Answer) -> type[ExecutorError]:
+        """Return what a submission that failed means: refused, too many, unreachable; or ExecutorError: nobody knows.
+
+        Unless a subclass says otherwise, nobody knows, and the next passes look for it in the queue.
+        """
+        del answer
+        return ExecutorError
+
+    def job_of(self, cluster_id: str) -> str:
+        """Return the id of the job in the queue from that of a submission, or of a task; the same without arrays."""
+        return cluster_id
+
+    def pattern_of(self, task_id: str) -> str:
+        """Return the id of a submission from that of one of its tasks; the same without arrays."""
+        return task_id
+
+    @abstractmethod
+    def ask(self) -> list[Row]:
+        """Ask the scheduler for all jobs of this user; raise ExecutorError if it does not answer."""
+
+    @abstractmethod
+    def delete_ids(self, ids: Sequence[str]) -> list[str]:
+        """Return the command that deletes jobs or tasks."""
+
+    def task_ids(self, cluster_id: str, tasks: Sequence[int]) -> list[str]:
+        """Return the words that name tasks of a submission to the command that deletes; its id without arrays."""
+        del tasks
+        return [cluster_id]
+
+    def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
+        """Return what the scheduler knows of tasks that have ended, from its queue, accounting and logs."""
+        del cluster_id, tasks, folder
+        return {}
+
+    def qstat(self, cluster_id: str) -> dict[str, Any]:
+        """Return what the scheduler says of one task; unless a subclass knows more, its line in the queue."""
+        found = Queue(time.time(), self.ask()).tasks(self.job_of(cluster_id))
+        return found[-1]._asdict() if -1 in found else {}
+
+    # -- handing over -------------------------------------------------------------------------------------------
+
+    def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a job asks for; raise JobError if the scheduler could not be told."""
+        key = repr((job.get("queue"), job.get("resources"), job.get("options")))
+        if key not in self._asked:
+            asked = super().asked(job)
+            self._flags_of_job(job)
+            given = {**self.resources, **(job.get("resources") or {})}
+            more = {
+                **{
+                    name: given[name]
+                    for name in (*MEMORY_KEYS, *TIME_KEYS)
+                    if name not in GENERIC and type(given.get(name)) in {int, float, str}
+                },
+                "nodes": given.get("nodes"),
+                "queue": job.get("queue") or self.queue,
+            }
+            self._asked[key] = {**asked, **{name: value for name, value in more.items() if value}}
+        return self._asked[key]
+
+    def ignored(self, job: Mapping[str, Any]) -> list[str]:
+        """Return the keys of a job's resources that mean nothing to this scheduler."""
+        return [key for key in other_keys(job.get("resources")) if key in PBS_KEYS]
+
+    def shape(self, batch_id: int, job: Mapping[str, Any], asked: Mapping[str, Any]) -> Hashable:
+        """Return what a job asks for; and its batch, where a closer is to carry that on."""
+        # The same dict is given to all that ask for the same.
+        return (batch_id if self.carries(job) else None, id(asked))
+
+    def carries(self, job: Mapping[str, Any]) -> bool:
+        """Return whether a closer must go on when a job has ended, because it does not do so itself."""
+        if type(self).closer_command is ClusterJobExecutor.closer_command:
+            return False
+        retries = job.get("retries")
+        return bool(job.get("complete_on_exit") or (self.retries if retries is None else retries))
+
+    def most(self) -> int:
+        """Return how many tasks go into one job array."""
+        return self.array_size
+
+    def _flags_of_job(self, job: Mapping[str, Any]) -> tuple[str, ...]:
+        return self.flags_of(
+            job.get("queue") or self.queue,
+            {**self.resources, **(job.get("resources") or {})},
+            job.get("options"),
+        )
+
+    def flags_of(self, queue: str | None, resources: Mapping[str, Any], options: object) -> tuple[str, ...]:
+        """Return all flags of a job; options come last, so that they win."""
+        key = repr((queue, sorted(resources.items(), key=str), options))
+        if key not in self._flags:
+            if queue is not None and not isinstance(queue, str):
+                raise JobError(f"its queue is {queue!r}; it must be the name of one.")
+            kept = {name: value for name, value in resources.items() if value is not None}
+            self._flags[key] = (
+                *self.resource_flags(queue or None, kept),
+                *self.options,
+                *words_of(options),
+            )
+        return self._flags[key]
+
+    def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
+        """Return tasks in groups whose scripts have the same lines for the scheduler."""
+        groups: dict[tuple[str, ...], list[Task]] = {}
+        for task in tasks:
+            groups.setdefault(self._directives(task), []).append(task)
+        return list(groups.values())
+
+    def _directives(self, task: Task) -> tuple[str, ...]:
+        if task.source is None or not self.prefix:
+            return ()
+        return cluster_script.directives_of(task.source, self.prefix, self.ours, joined=self.joined)
+
+    def _directive_words(self, task: Task) -> Iterable[str]:
+        for line in self._directives(task):
+            text = line.removeprefix(self.prefix)
+            try:
+                yield from shlex.split(text)
+            except ValueError:  # a quote that is alone
+                yield from text.split()
+
+    def submit(self, submission: Submission) -> str:
+        """Hand tasks over, as one job array or as a plain job; return the scheduler's id."""
+        first = submission.tasks[0]
+        folder = os.path.abspath(submission.folder)
+        try:
+            path = cluster_script.write(submission, self.name, self._directives(first), self.find_task)
+            if submission.carries is not None:
+                self._write_closer(submission)
+        except OSError as error:
+            raise SubmitError(
+                f"{error.filename or folder} could not be written ({error.strerror}), so nothing was submitted. Make "
+                f"room there and try again."
+            ) from error
+        array = len(submission.tasks) > 1
+        numbers = range(first.number, first.number + len(submission.tasks)) if array else None
+        flags = self.flags_of(first.queue or self.queue, first.resources, first.options)
+        command = self.submit_command(path, name_of(submission.label, submission.token), folder, numbers)
+        restarts, _ = cluster_script.picked(
+            [*self._directive_words(first)], self.restart_flags, joined=self.joined
+        )
+        answer = run_command([*command, *restarts, *flags, path], self.timeout, cwd=folder)
+        return self._submitted(command[0], answer, array=array)
+
+    def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
+        if answer.code == 0:
+            try:
+                return self.id_of(answer.out, array=array)
+            except ValueError:
+                raise ExecutorError(
+                    f"{command} printed {answer.out.strip()[:200]!r}, which names no job. Whether it was submitted is "
+                    f"found out by the next pass."
+                ) from None
+        kind = self.refusal(answer)
+        what = (
+            "so nothing was submitted"
+            if issubclass(kind, SubmitError)
+            else "so whether it was is not known yet"
+        )
+        raise kind(
+            f"{command} failed, {what}. It said: {answer.words or f'nothing (exit code {answer.code})'}"
+        )
+
+    def _write_closer(self, submission: Submission) -> None:
+        """Write what goes on with a batch, and with which flags it is submitted; whoever sends it reads that."""
+        first = submission.tasks[0]
+        folder = os.path.abspath(submission.folder)
+        theirs = [*self._directive_words(first), *self.options, *words_of(first.options)]
+        account, _ = cluster_script.picked(theirs, self.account_flags, joined=self.joined)
+        flags = [*self.resource_flags(first.queue or self.queue, {}), *account]
+        run = [sys.executable, "-m", "paraschut.closer", submission.index, str(submission.carries)]
+        log = shlex.quote(os.path.join(os.path.dirname(folder), "closers.log"))
+        lines = [
+            "#!/bin/sh",
+            "# Written by paraschut: goes on with a batch when its jobs have ended.",
+            script.exports(submission.env),
+            *submission.prologue,
+            f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
+        ]
+        text = "\n".join(lines) + "\n"
+        script.write_beside(
+            os.path.join(folder, _CLOSER), text.encode("utf-8", "surrogateescape"), 0o700, sync=False
+        )
+        script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode(), sync=False)
+
+    def submit_closer(self, submissions: Sequence[Submission]) -> str:
+        """Submit the small job that goes on with a batch when submissions of it have ended; return its id.
+
+        Account and queue are those of the first.
+        """
+        first = submissions[0]
+        folder = os.path.abspath(first.folder)
+        path = os.path.join(folder, _CLOSER)
+        try:
+            with open(os.path.join(folder, _CLOSER_FLAGS), encoding="utf-8") as file:
+                flags = json.load(file)
+        except OSError as error:
+            raise ExecutorError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        after = [self.job_of(one.cluster_id) for one in submissions if one.cluster_id is not None]
+        command = self.closer_command(path, name_of("closer", first.token), after)
+        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
+        return self._submitted(command[0], answer, array=False)
+
+    def find(self, submission: Submission) -> str | None:
+        """Return the id of a submission whose owner died before recording it, if it left any trace."""
+        for text, _ in script.gather(submission.folder).marks.values():
+            holder = script.parse_mark(text)
+            if holder is not None:
+                return self.pattern_of(holder.id)
+        if not os.path.exists(os.path.join(submission.folder, script.SCRIPT)):
+            return None
+        job = Queue(time.time(), self.ask()).named(submission.token)
+        if job is None:
+            return None
+        with open(os.path.join(submission.folder, cluster_script.TASKS), "rb") as file:
+            array = sum(1 for _ in file) > 1
+        return self.id_of(job, array=array)
+
+    # -- what became of them ------------------------------------------------------------------------------------
+
+    def evidence(self, folder: str) -> Evidence:
+        """Return what a submission's folder tells; whether a task still runs, only the queue does."""
+        try:
+            found = script.gather(folder)
+        except OSError as error:
+            raise ExecutorError(
+                f"{folder} cannot be read ({error.strerror}), so it is not known what became of its jobs. Try again "
+                f"when it can."
+            ) from error
+        marks = {task: Mark(task, text, at) for task, (text, at) in found.marks.items()}
+        return Evidence(marks, found.exits)
+
+    def bar(self, folder: str, tasks: Iterable[int]) -> set[int]:
+        """Take the right to start of tasks, so that nothing starts them from now on; return those that had not."""
+        holder = script.reset_holder()
+        try:
+            return {task for task in tasks if script.take_mark(folder, task, holder)}
+        except OSError as error:
+            raise ExecutorError(
+                f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "
+                f"and delete them again."
+            ) from error
+
+    def delete(self, submission: Submission, tasks: Sequence[int]) -> Collection[int]:
+        """See to it that tasks do not start, and tell the scheduler to end them.
+
+        Returns those that had not started, which now never will.
+        """
+        return self.delete_all([(submission, tasks)])[0]
+
+    def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
+        """Delete tasks of several submissions, with one command for many; as ``delete`` does."""
+        gone: list[Collection[int]] = [self.bar(submission.folder, tasks) for submission, tasks in wanted]
+        ids = []
+        for submission, tasks in wanted:
+            known_as = submission.cluster_id or self.find(submission)
+            if known_as is not None:
+                ids += self.task_ids(known_as, tasks)
+        self.delete_jobs(ids)
+        return gone
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        """Delete jobs from the scheduler; that one has ended already is no error."""
+        for start in range(0, len(ids), _CHUNK):
+            answer = run_command(self.delete_ids(ids[start : start + _CHUNK]), self.timeout)
+            if answer.code != 0 and not self.was_gone(answer):
+                raise ExecutorError(
+                    f"{self.commands[-1]} failed, so jobs may still run; they are not started anew before they have "
+                    f"ended. It said: {answer.words or answer.code}"
+                )
+
+    def was_gone(self, answer: Answer) -> bool:
+        """Return whether a deletion only failed because there was nothing left to delete."""
+        del answer
+        return False
+
+    def isconnected(self) -> bool:
+        """Return whether this machine has the scheduler's commands."""
+        return all(shutil.which(command) for command in self.commands)
+
+    def refuse_key(self, key: str, valid: str) -> NoReturn:
+        """Raise for a key of ``resources`` that this scheduler cannot be told."""
+        raise JobError(
+            f"its resources have the key {key!r}, which {self.name} does not know. Valid are {', '.join(GENERIC)} and {valid}."
+        )
+
+
+def words_of(options: object) -> list[str]:
+    """Return flags that are given as a text or as a list of words."""
+    if options is None:
+        return []
+    if isinstance(options, str):
+        try:
+            return shlex.split(options)
+        except ValueError as error:
+            raise JobError(f"its options {options!r} cannot be read ({error}).") from error
+    if isinstance(options, (list, tuple)) and all(isinstance(word, str) for word in options):
+        return list(options)
+    raise JobError(f"its options are {options!r}; they must be a text of flags, or a list of words.")
+
+
+def name_of(label: str, token: str) -> str:
+    """Return the name of a submission that every scheduler takes.
+
+    Examples
+    --------
+    >>> name_of("7 genes/é", "f00"), name_of("", "f00")
+    ('j7_genes.f00', 'j.f00')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", label).strip("_")[:_LABEL]
+    return f"{plain if plain[:1].isalpha() else f'j{plain}'}.{token}"

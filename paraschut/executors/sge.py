@@ -1,0 +1,289 @@
+"""Grid Engine (Son of Grid Engine and its relatives): qsub, qstat, qdel, qacct."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+from xml.etree import ElementTree as ET
+
+from paraschut.errors import ExecutorError, JobError, SubmitError
+from paraschut.executors.cluster import (
+    PBS_KEYS,
+    Cause,
+    ClusterJobExecutor,
+    TooManyError,
+    UnreachableError,
+    words,
+)
+from paraschut.executors.queue import Kind, Row, ranges
+from paraschut.executors.run import Answer, run_command
+from paraschut.resources import GENERIC, needs_of
+
+_TOO_MANY = re.compile(
+    r"jobs are allowed per user|max_u_jobs|max_jobs|more than \d+ (jobs|tasks)|tasks? (are|is) allowed",
+    re.IGNORECASE,
+)
+_UNREACHABLE = re.compile(
+    r"unable to (contact|send message to) qmaster|can't connect|connection refused", re.IGNORECASE
+)
+_UNCLEAR = re.compile(r"read error|timeout|timed out|failed receiving gdi", re.IGNORECASE)
+#: Codes of ``failed`` in sge_status(5), as qacct gives them.
+_FAILED_LIMIT, _FAILED_AFTER = 37, 100
+_BY_SIGNAL = 128
+#: What does not belong into the names of logs: qsub takes it for a host, the next path, or a variable.
+_ODD = re.compile(r"[:,$\n]")
+
+
+class SGEJobExecutor(ClusterJobExecutor):
+    """Runs jobs through Grid Engine, those that ask for the same as one job array.
+
+    Parameters
+    ----------
+    queue : str | None
+        The queue of jobs that name none.
+    resources : Mapping | None
+        What jobs ask for that do not say otherwise, such as ``{"mem": "4gb", "walltime": "2h"}``.
+    options : Sequence[str]
+        More flags of ``qsub``, such as ``["-P", "lab"]``.
+    parallel_environment : str
+        The one that gives several processors of one machine; its name is the site's choice.
+    memory : str
+        The resource that limits memory, for each processor.
+    gpu : str
+        The resource that counts graphics cards.
+
+    Notes
+    -----
+    Of a job's resources, ``cpus`` becomes ``-pe smp``, ``mem`` ``-l h_vmem`` (divided by the processors), ``walltime``
+    ``-l h_rt``, ``gpus`` ``-l gpu``; more than one of ``nodes`` is refused. Other keys are resources of ``-l``, as they
+    are. Keys that only PBS knows (``pmem``, ``cput`` …) are ignored, and the pass says so. Lines that begin with
+    ``#$`` before the first command of a script are honoured; flags win over them.
+
+    Examples
+    --------
+    >>> SGEJobExecutor(queue="all.q")
+    SGEJobExecutor(queue='all.q')
+    """
+
+    name: ClassVar[str] = "sge"
+    commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
+    prefix: ClassVar[str] = "#$"
+    ours: ClassVar[frozenset[str]] = words(
+        "-t: -tc: -o: -e: -j: -N: -S: -terse -sync: -cwd -wd: -b: -V -v: -i: -verify -now: -shell: -ac: -dc: -sc: "
+        "-clear -C:"
+    )
+    account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q: -dept:")
+    joined: ClassVar[bool] = False
+    #: SGE numbers tasks from 1.
+    first_task: ClassVar[int] = 1
+    restart_flags: ClassVar[frozenset[str]] = words("-r:")
+    find_task: ClassVar[str] = (
+        "paraschut_task_number=1 paraschut_known_as=${JOB_ID-unknown}\n"
+        "case ${SGE_TASK_ID-undefined} in\n"
+        "    undefined) ;;\n"
+        '    *) paraschut_task_number=$SGE_TASK_ID paraschut_known_as="$JOB_ID.$SGE_TASK_ID" ;;\n'
+        "esac"
+    )
+
+    def __init__(
+        self,
+        queue: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        options: Sequence[str] = (),
+        *,
+        parallel_environment: str = "smp",
+        memory: str = "h_vmem",
+        gpu: str = "gpu",
+    ) -> None:
+        self.parallel_environment, self.memory, self.gpu = parallel_environment, memory, gpu
+        super().__init__(queue, resources, options)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what this one was given."""
+        mine = {
+            "parallel_environment": (self.parallel_environment, "smp"),
+            "memory": (self.memory, "h_vmem"),
+            "gpu": (self.gpu, "gpu"),
+        }
+        given = {key: value for key, (value, usual) in mine.items() if value != usual}
+        return {**super().defaults(), **given}
+
+    def resource_flags(self, queue: str | None, resources: Mapping[str, Any]) -> list[str]:
+        """Return the flags of qsub for a queue and resources."""
+        needs = needs_of(resources)
+        if needs.nodes > 1:
+            raise JobError(
+                f"it asks for {needs.nodes} nodes, which Grid Engine gives through a parallel environment of the site: "
+                f"name that in its options, such as '-pe mpi 32', and leave nodes out."
+            )
+        flags = ["-q", queue] if queue else []
+        if needs.cpus > 1:
+            flags += ["-pe", self.parallel_environment, str(needs.cpus)]
+        asked = []
+        if needs.mem:
+            asked.append(f"{self.memory}={math.ceil(needs.mem / needs.cpus / 1024)}K")
+        if needs.walltime:
+            asked.append(f"h_rt={math.ceil(needs.walltime)}")
+        if needs.gpus:
+            asked.append(f"{self.gpu}={needs.gpus}")
+        for key, value in resources.items():
+            if key in GENERIC or key in PBS_KEYS or value is False:
+                continue
+            if not re.fullmatch(r"\w[\w.-]*", key) or "," in str(value):
+                self.refuse_key(key, "the names of complexes ('qconf -sc' lists them)")
+            asked.append(f"{key}={'TRUE' if value is True else value}")
+        return [*flags, *(["-l", ",".join(asked)] if asked else [])]
+
+    def submit_command(self, path: str, name: str, log: str, tasks: range | None) -> list[str]:
+        """Return the qsub command."""
+        del path
+        odd = _ODD.search(log)
+        file = "/dev/null" if odd else f"{log}/{'1' if tasks is None else '$TASK_ID'}.log"
+        array = [] if tasks is None else ["-t", f"{tasks.start}-{tasks.stop - 1}"]
+        return [
+            *("qsub", "-terse", "-N", name, "-S", "/bin/sh", "-r", "n", "-j", "y", "-o", file),
+            *("-wd", "/" if odd else log, *array),
+        ]
+
+    def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
+        """Return the qsub command of a closer."""
+        del path
+        return [
+            *("qsub", "-terse", "-N", name, "-S", "/bin/sh", "-j", "y", "-o", "/dev/null", "-wd", "/"),
+            *("-hold_jid", ",".join(after)),
+        ]
+
+    def id_of(self, printed: str, *, array: bool) -> str:
+        """Return the id: ``11.#`` for an array, of which qsub prints ``11.1-10:1``."""
+        found = re.findall(r"^([0-9]+)(?:\.[0-9:-]+)?$", printed.strip(), re.MULTILINE)
+        if not found:
+            raise ValueError(printed)
+        return f"{found[-1]}.#" if array else str(found[-1])
+
+    def refusal(self, answer: Answer) -> type[ExecutorError]:
+        """Return what a failed qsub means."""
+        if _TOO_MANY.search(answer.err):
+            return TooManyError
+        if _UNCLEAR.search(answer.err) or not answer.err.strip():
+            return ExecutorError
+        return UnreachableError if _UNREACHABLE.search(answer.err) else SubmitError
+
+    def job_of(self, cluster_id: str) -> str:
+        """Return ``11`` from ``11.#`` or ``11.3``."""
+        return cluster_id.partition(".")[0]
+
+    def pattern_of(self, task_id: str) -> str:
+        """Return ``11.#`` from ``11.3``."""
+        job, array, _ = task_id.partition(".")
+        return f"{job}.#" if array else job
+
+    def ask(self) -> list[Row]:
+        """Ask qstat for all jobs of this user; it forgets those that have ended at once."""
+        answer = run_command(["qstat", "-xml", "-u", getpass.getuser()], self.timeout)
+        if answer.code != 0:
+            raise ExecutorError(f"qstat failed, so what became of jobs is not known. It said: {answer.words}")
+        try:
+            return list(rows_of(answer.out))
+        except ET.ParseError as error:
+            raise ExecutorError(
+                f"qstat printed what is no XML ({error}), so what became of jobs is not known."
+            ) from error
+
+    def delete_ids(self, ids: Sequence[str]) -> list[str]:
+        """Return the qdel command."""
+        return ["qdel", *ids]
+
+    def was_gone(self, answer: Answer) -> bool:
+        """Return whether the only complaints are of jobs that are not there any more."""
+        lines = [line for line in (answer.out + answer.err).splitlines() if line.strip()]
+        fine = re.compile(r"does not exist|has (registered|deleted)|already in deletion|already finished")
+        return bool(lines) and all(fine.search(line) for line in lines)
+
+    def task_ids(self, cluster_id: str, tasks: Sequence[int]) -> list[str]:
+        """Return ``11.3-5`` and ``11.7``."""
+        job, array, _ = cluster_id.partition(".")
+        return [f"{job}.{part}" for part in ranges(tasks).split(",")] if array else [job]
+
+    def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
+        """Return what the accounting says."""
+        del folder
+        try:
+            answer = run_command(["qacct", "-j", self.job_of(cluster_id)], self.timeout)
+        except ExecutorError:
+            return {}
+        found = accounted(answer.out) if answer.code == 0 else {}
+        if "." not in cluster_id:
+            found = {task: found[-1] for task in tasks if -1 in found}
+        return {task: cause for task, cause in found.items() if task in tasks}
+
+    def qstat(self, cluster_id: str) -> dict[str, Any]:
+        """Return the fields of ``qstat -j`` for a job; empty if Grid Engine no longer knows it."""
+        answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
+        return (
+            dict(re.findall(r"^([\w ()]+?):\s+(.*)$", answer.out, re.MULTILINE)) if answer.code == 0 else {}
+        )
+
+
+def rows_of(printed: str) -> Iterator[Row]:
+    """Yield what ``qstat -xml`` printed.
+
+    Examples
+    --------
+    >>> job = "<JB_job_number>10</JB_job_number><JB_name>a.f00</JB_name><state>qw</state><tasks>4-10:1</tasks>"
+    >>> list(rows_of(f"<job_info><job_info><job_list state='pending'>{job}</job_list></job_info></job_info>"))
+    [Row(job='10', tasks='4-10:1', kind=<Kind.WAITS: 'waits'>, word='qw', reason='', name='a.f00')]
+    """
+    for entry in ET.fromstring(printed).iter("job_list"):  # noqa: S314 - the scheduler's own words
+        word = entry.findtext("state") or ""
+        kind = Kind.RUNS if entry.get("state") == "running" else Kind.WAITS
+        yield Row(
+            job=entry.findtext("JB_job_number") or "",
+            tasks=entry.findtext("tasks") or "",
+            kind=Kind.ENDS if "d" in word else kind,
+            word=word,
+            reason="",
+            name=entry.findtext("JB_name") or "",
+        )
+
+
+def accounted(printed: str) -> dict[int, Cause]:
+    r"""Return what qacct printed, by task; a job that is no array has the number -1.
+
+    Examples
+    --------
+    >>> accounted("====\ntaskid  2\nfailed  37  : qmaster enforced h_rt limit\nexit_status  137\nmaxvmem  1.5M\n")[2].reason
+    'time limit'
+    """
+    found: dict[int, Cause] = {}
+    for record in re.split(r"^=+\s*$", printed, flags=re.MULTILINE):
+        fields = dict(re.findall(r"^(\w+)\s+(.*?)\s*$", record, re.MULTILINE))
+        if "failed" not in fields:
+            continue
+        failed, status = _number(fields["failed"]), _number(fields.get("exit_status", "0"))
+        task = _number(fields["taskid"]) if fields.get("taskid", "u")[0].isdecimal() else -1
+        if failed == _FAILED_LIMIT:
+            cause = Cause("time limit")
+        elif status > _BY_SIGNAL:
+            cause = Cause(signal=status - _BY_SIGNAL)
+        elif failed not in {0, _FAILED_AFTER}:
+            cause = Cause("never started")
+        else:
+            cause = Cause(code=status)
+        found[task] = cause._replace(
+            max_rss=_size(fields.get("ru_maxrss", "")),
+            words=f"qacct: failed {fields['failed']}, exit_status {fields.get('exit_status', '?')}",
+        )
+    return found
+
+
+def _number(text: str) -> int:
+    match = re.match(r"[0-9]+", text)
+    return int(match[0]) if match else 0
+
+
+def _size(text: str) -> int | None:
+    match = re.match(r"([0-9.]+)\s*([KMGT]?)", text)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else None

@@ -1,0 +1,323 @@
+"""Hands claimed jobs over to an executor: writes down, submits, records; or gives them back with its words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+
+from paraschut import fold as folding
+from paraschut.command import command_of, handed_on, job_variables
+from paraschut.config import Config
+from paraschut.errors import ExecutorError, SubmitError
+from paraschut.executors.base import JobExecutor, Submission, Task
+from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, UnreachableError
+from paraschut.executors.run import CLIENT
+from paraschut.paths import Paths, make_folder
+from paraschut.process import host_name, identity
+from paraschut.retry import Policy, kept_policy
+from paraschut.store import journal, views
+from paraschut.store.store import Claim, Claimed, NewSubmission, Store
+
+#: Seconds for which what was submitted may wait to be recorded together with what comes next.
+_UNRECORDED = 0.5
+
+
+@dataclass(slots=True)
+class Handed:
+    """What became of a claim.
+
+    Attributes
+    ----------
+    jobs : list[Claimed]
+        Those that an executor has now.
+    left : list[str]
+        What was left and why, a sentence each.
+    notes : list[str]
+        What else people should know.
+    refused : SubmitError | None
+        The first refusal.
+    """
+
+    jobs: list[Claimed] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    refused: SubmitError | None = None
+
+    def refuse(self, error: SubmitError) -> None:
+        """Take note of a refusal."""
+        self.refused = self.refused or error
+        if str(error) not in self.left:
+            self.left.append(str(error))
+
+
+def new_submission(
+    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None
+) -> NewSubmission:
+    """Return what a claim for an executor says of itself.
+
+    Parameters
+    ----------
+    environment : str | None
+        The key of the variables that the jobs get; None: this process's.
+    defaults : str | None
+        What the executor was given, as a batch keeps it.
+    """
+    return NewSubmission(
+        token=os.urandom(8).hex(),
+        executor=executor.name,
+        owner=identity(),
+        environment=variables_of(config, executor) if environment is None else environment,
+        now=time.time(),
+        defaults=defaults,
+        host=host_name() if executor.index_is_queue else None,
+        shape=executor.shape,
+        carries=executor.carries,
+        most=executor.most(),
+        first_task=executor.first_task,
+        retry=kept_policy(_policy(config, executor)),
+    )
+
+
+def variables_of(config: Config, executor: JobExecutor) -> dict[str, str]:
+    """Return the variables of this process that jobs get that it submits."""
+    mine = handed_on(
+        os.environ, (*config.environment, *CLIENT) if executor.other_hosts else config.environment
+    )
+    if config.source is not None:
+        mine["PARASCHUT_CONFIG"] = str(config.source)
+    if config.trusted_users:
+        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
+    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
+    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
+    return mine
+
+
+def _policy(config: Config, executor: JobExecutor) -> Policy:
+    limits = [limit for limit in (config.retry_mem_limit, executor.most_mem()) if limit]
+    return Policy(
+        config.retries,
+        config.retry_mem_factor,
+        min(limits, default=0),
+        config.retry_walltime_factor,
+        config.retry_walltime_limit,
+        config.retry_pause,
+    )
+
+
+def hand_over(
+    store: Store, config: Config, executor: JobExecutor, new: NewSubmission, claim: Claim
+) -> Handed:
+    """Hand the jobs of a claim over, in as many submissions as the executor needs."""
+    done = Handed()
+    done.left.extend(
+        f"job {batch_id}:{job_index} was left: {why.rstrip('.')}"
+        for batch_id, job_index, why in claim.refused
+    )
+    if not claim.jobs:
+        return done
+    if executor.index_is_queue:
+        executor.submit(folding.bare(store, new.token))
+        done.jobs.extend(claim.jobs)
+        return done
+    make_folder(Paths(store.index).submissions)
+    if executor.other_hosts:
+        store.keep_journal(journal.mode_for(store.index, config.journal_mode, other_hosts=True))
+    environment = (
+        new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
+    )
+    desk = _Desk(store, config, executor, environment, done)
+    if isinstance(executor, ClusterJobExecutor):
+        done.notes.extend(_ignored(executor, claim.jobs))
+    try:
+        for _, group in groupby(claim.jobs, key=attrgetter("token")):
+            desk.hand(list(group))
+    finally:
+        desk.record()
+    desk.carry_on()
+    return done
+
+
+def _ignored(executor: ClusterJobExecutor, claimed: Sequence[Claimed]) -> list[str]:
+    asked = {repr(one.fields.get("resources")): one.fields for one in claimed}
+    keys = sorted({key for fields in asked.values() for key in executor.ignored(fields)})
+    if not keys:
+        return []
+    return [f"{executor.name} has no {', '.join(keys)}: what resources say of that is ignored"]
+
+
+class _Desk:
+    """Hands over the submissions of one claim, one after the other."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        executor: JobExecutor,
+        environment: Mapping[str, str],
+        done: Handed,
+    ) -> None:
+        self.store, self.config, self.executor = store, config, executor
+        self.environment = environment
+        self.done = done
+        self.paths = Paths(store.index)
+        #: Why nothing more is handed over in this pass.
+        self.stopped: SubmitError | None = None
+        #: By batch: what a closer has to wait for.
+        self.carried: dict[int, list[Submission]] = {}
+        self.touched = time.time()
+        #: What was submitted and is to be recorded, with the jobs.
+        self.submitted: list[tuple[Submission, list[Claimed]]] = []
+        self.recorded = time.time()
+        self._commands: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def hand(self, claimed: list[Claimed]) -> None:
+        """Hand over the jobs of one submission; in several, where their scripts differ in what they tell."""
+        tasks = [self._task(one) for one in claimed]
+        groups = self.executor.arrange(tasks)
+        if len(groups) == 1:
+            self._hand(claimed, tasks)
+            return
+        by_number = {one.task: one for one in claimed}
+        for group in groups:
+            part = [by_number[task.number] for task in group]
+            self._hand(self.store.split(part, os.urandom(8).hex(), self.executor.first_task))
+        self.store.release(claimed[0].token, "handed over in parts", time.time())
+
+    def _hand(self, claimed: list[Claimed], tasks: Sequence[Task] | None = None) -> None:
+        if not claimed:
+            return
+        token = claimed[0].token
+        if self.stopped is not None:
+            self.store.release(token, str(self.stopped), time.time())
+            return
+        # Long after the claim, others may take its owner for silent.
+        if time.time() - self.touched > self.config.command_timeout / 4:
+            self.record()
+            self.touched = time.time()
+            if not self.store.renew(token, self.touched):
+                return
+        submission = self._submission(claimed, tasks or [self._task(one) for one in claimed])
+        known_as = self._submit(submission, claimed)
+        if known_as is None:
+            return
+        self.submitted.append((replace(submission, cluster_id=known_as), claimed))
+        if time.time() - self.recorded > _UNRECORDED:
+            self.record()
+
+    def record(self) -> None:
+        """Record what was submitted; what others have given back meanwhile is deleted again."""
+        submitted, self.submitted, self.recorded = self.submitted, [], time.time()
+        if not submitted:
+            return
+        ids = {submission.token: submission.cluster_id for submission, _ in submitted}
+        recorded = self.store.record(ids, time.time())
+        for submission, claimed in submitted:
+            if submission.token not in recorded:
+                self.executor.delete(submission, [one.task for one in claimed])
+                continue
+            if submission.carries is not None:
+                self.carried.setdefault(submission.carries, []).append(submission)
+            self.done.jobs.extend(claimed)
+
+    def _submit(self, submission: Submission, claimed: list[Claimed]) -> str | None:
+        """Return the id that the executor gave; None if it was refused, or is not known to have happened."""
+        try:
+            return self.executor.submit(submission)
+        except TooManyError as error:
+            self._fewer(claimed, error)
+        except SubmitError as error:
+            self._give_back(submission.token, error)
+            if isinstance(error, UnreachableError):
+                self.stopped = error
+        except ExecutorError as error:
+            # It may have worked: the claim stays, and is settled when that is known.
+            self.done.left.append(str(error))
+        except BaseException:
+            self._settle(submission.token)
+            raise
+        return None
+
+    def _fewer(self, claimed: list[Claimed], error: TooManyError) -> None:
+        """Hand over as many jobs as the scheduler takes, by halves."""
+        shutil.rmtree(self.paths.submission(claimed[0].token), ignore_errors=True)
+        if len(claimed) == 1:
+            self._give_back(claimed[0].token, error)
+            self.stopped = error
+            return
+        middle = len(claimed) // 2
+        rest = self.store.split(claimed[middle:], os.urandom(8).hex(), self.executor.first_task)
+        self._hand(claimed[:middle])
+        self._hand(rest)
+
+    def _give_back(self, token: str, error: SubmitError) -> None:
+        self.store.release(token, str(error), time.time())
+        shutil.rmtree(self.paths.submission(token), ignore_errors=True)
+        self.done.refuse(error)
+
+    def _settle(self, token: str) -> None:
+        """Interrupted: ask at once whether it happened, as the next pass would."""
+        with self.store.reading() as connection:
+            mine = [one for one in views.open_submissions(connection) if one.token == token]
+        for one in mine:
+            folding.settle_claim(self.store, self.config, self.executor, one, force=True)
+
+    def carry_on(self) -> None:
+        """Send the closers of those batches whose jobs do not submit what comes after them."""
+        if isinstance(self.executor, ClusterJobExecutor):
+            for batch_id, submissions in self.carried.items():
+                try:
+                    closer = self.executor.submit_closer(submissions)
+                    self.store.set_closer([one.token for one in submissions], closer)
+                except ExecutorError as error:
+                    self.done.left.append(
+                        f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
+                    )
+
+    def _submission(self, claimed: Sequence[Claimed], tasks: Sequence[Task]) -> Submission:
+        token = claimed[0].token
+        return Submission(
+            token=token,
+            index=self.store.index,
+            folder=self.paths.submission(token),
+            env=self.environment,
+            tasks=tuple(tasks),
+            label=claimed[0].label or "",
+            prologue=self.config.prologue,
+            carries=claimed[0].batch_id if self.executor.carries(claimed[0].fields) else None,
+        )
+
+    def _command(self, script: str, workdir: str) -> tuple[str, ...]:
+        # Thousands of jobs run the same script: each is looked at once.
+        if (script, workdir) not in self._commands:
+            self._commands[script, workdir] = command_of(script, workdir)
+        return self._commands[script, workdir]
+
+    def _task(self, one: Claimed) -> Task:
+        fields = one.fields
+        workdir = fields.get("workdir") or one.workdir or self.paths.folder
+        key = (one.batch_id, one.job_index, one.n)
+        mine = job_variables(self.paths.index, *key, one.token, one.task, f"{one.token}.{one.task}")
+        if self.executor.ids_come_late:
+            del mine["PARASCHUT_CLUSTERID"]
+        script = str(fields["script"])
+        command = self._command(script, workdir)
+        return Task(
+            number=one.task,
+            batch_id=one.batch_id,
+            job_index=one.job_index,
+            n=one.n,
+            command=command,
+            env={**(fields.get("vars") or {}), **mine},
+            workdir=workdir,
+            stdout=self.paths.log(*key, "stdout"),
+            stderr=self.paths.log(*key, "stderr"),
+            resources={**self.executor.resources, **(fields.get("resources") or {})},
+            options=fields.get("options"),
+            queue=fields.get("queue"),
+            source=None if "-c" in command and command[-1] == script else command[-1],
+        )

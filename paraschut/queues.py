@@ -1,0 +1,254 @@
+"""Folds what schedulers know: their queue, which all processes share, and their words about what ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from paraschut.config import Config
+from paraschut.errors import ExecutorError
+from paraschut.executors.base import Evidence, Exit, Mark, Submission
+from paraschut.executors.cluster import Cause, ClusterJobExecutor
+from paraschut.executors.queue import Kind as Listed
+from paraschut.executors.queue import Queue, Row
+from paraschut.paths import Paths
+from paraschut.process import Identity, is_alive
+from paraschut.reconcile import Found, Kind, Verdict, judge
+from paraschut.store import views
+from paraschut.store.runtime import Ended, Key, Statements, end_attempt
+from paraschut.store.store import Store
+from paraschut.store.views import OpenAttempt, OpenSubmission
+
+#: Clocks of two machines, and the seconds that squeue's answer may lag behind a submission.
+_SLACK = 2.0
+#: Seconds that a scheduler may take to end what it has told to end.
+_ENDING = 120.0
+
+
+def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> Queue | None:
+    """Return the scheduler's queue, as young as the configuration wants it; None while another asks for the first time.
+
+    Raises
+    ------
+    ExecutorError
+        If the scheduler did not answer, now or a moment ago.
+    """
+    patience = config.command_timeout + _SLACK
+    answer, at = store.ask_queue(executor.name, config.queue_age, patience, time.time())
+    if answer is None:
+        try:
+            rows = executor.ask()
+        except ExecutorError as error:
+            store.keep_queue(executor.name, json.dumps({"error": str(error)}), at)
+            raise
+        store.keep_queue(executor.name, json.dumps(rows), at)
+        return Queue(at, rows)
+    if not answer:
+        return None
+    told = json.loads(answer)
+    if isinstance(told, dict):
+        raise ExecutorError(told["error"])
+    return Queue(at, told)
+
+
+def counts(store: Store) -> list[tuple[str, int | None]]:
+    """Return how many jobs this user has on each scheduler's queue, as last asked; None where there was no answer."""
+    found: list[tuple[str, int | None]] = []
+    for executor, answer in store.queues():
+        told = json.loads(answer)
+        found.append((executor, None if isinstance(told, dict) else Queue(0.0, told).count))
+    return found
+
+
+class _Look(NamedTuple):
+    """What is known of one attempt."""
+
+    attempt: OpenAttempt
+    mark: Mark | None
+    end: Exit | None
+    row: Row | None
+    #: Whether it is in the queue; None if nobody can say.
+    listed: bool | None
+    #: Whether the queue was asked after it ended.
+    final: bool
+
+
+def look_at(
+    attempt: OpenAttempt, evidence: Evidence, listed: Mapping[int, Row] | None, asked: float, *, array: bool
+) -> _Look:
+    """Put together what a folder and a queue say of an attempt. Pure."""
+    mark, end = evidence.marks.get(attempt.task), evidence.exits.get(attempt.task)
+    row = None if listed is None else listed.get(attempt.task if array else -1)
+    young = asked < max(attempt.submitted, mark.at if mark else 0.0) + _SLACK
+    there = (
+        None if listed is None or (row is None and young) else row is not None and row.kind != Listed.ENDED
+    )
+    if end is None or end.code == 0:
+        return _Look(attempt, mark, end, row, there, final=True)
+    if row is not None and row.kind == Listed.WAITS and asked > end.ended + _SLACK:
+        # The scheduler has taken it back to start it again.
+        return _Look(attempt, mark, None, row, True, final=True)
+    return _Look(attempt, mark, end, row, there, final=end.signal is None or there is False)
+
+
+def fold_submission(
+    store: Store, executor: ClusterJobExecutor, one: OpenSubmission, queue: Queue | None, grace: float
+) -> bool:
+    """Fold what is known of one submission; return whether anything was looked at."""
+    assert one.cluster_id is not None
+    folder = Paths(store.index).submission(one.token)
+    array = "#" in one.cluster_id
+    usable = queue is not None and queue.at > (one.recorded or 0.0)
+    listed = queue.tasks(executor.job_of(one.cluster_id)) if queue is not None and usable else None
+    changed = _changed(folder)
+    if changed == one.seen and (listed is None or _all_there(store, one.token, listed)):
+        return False
+    evidence = executor.evidence(folder)
+    with store.reading() as connection:
+        attempts = views.open_attempts(connection, one.token)
+    asked = queue.at if queue is not None else 0.0
+    looks = [look_at(attempt, evidence, listed, asked, array=array) for attempt in attempts]
+    _delete_again(store, executor, one, looks)
+    now = time.time()
+    causes = _causes(executor, one, looks, folder, now, grace)
+    verdicts = [_verdict(look, causes.get(look.attempt.task), now, grace) for look in looks]
+    executor.bar(
+        folder, [look.attempt.task for look, verdict in zip(looks, verdicts, strict=True) if _over(verdict)]
+    )
+    with store.writing() as (connection, db):
+        for look, verdict in zip(looks, verdicts, strict=True):
+            _fold(db, look, causes.get(look.attempt.task), verdict, now)
+        views.set_seen(connection, one.token, 0 if changed > (now - _SLACK) * 1e9 else changed)
+    return True
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return -1
+
+
+def _all_there(store: Store, token: str, listed: Mapping[int, Row]) -> bool:
+    there = sum(row.kind != Listed.ENDED for row in listed.values())
+    with store.reading() as connection:
+        return views.open_count(connection, token) == there
+
+
+def _delete_again(
+    store: Store, executor: ClusterJobExecutor, one: OpenSubmission, looks: Sequence[_Look]
+) -> None:
+    """Finish a deletion whose caller died before the scheduler knew of it."""
+    wanted = [
+        look.attempt.task
+        for look in looks
+        if look.attempt.cancelled is not None and look.listed and look.row and look.row.kind != Listed.ENDS
+    ]
+    if wanted:
+        folder = Paths(store.index).submission(one.token)
+        executor.delete(Submission(one.token, store.index, folder, {}, (), cluster_id=one.cluster_id), wanted)
+
+
+def _causes(
+    executor: ClusterJobExecutor,
+    one: OpenSubmission,
+    looks: Sequence[_Look],
+    folder: str,
+    now: float,
+    grace: float,
+) -> dict[int, Cause]:
+    """Ask why those tasks ended that did not say so themselves, once they have been gone for the grace."""
+    unknown = {
+        look.attempt.task: look.row
+        for look in looks
+        if look.listed is False
+        and (
+            (look.end is not None and look.end.signal is not None and look.end.cause is None)
+            or (
+                look.end is None
+                and look.attempt.absent_since is not None
+                and now - look.attempt.absent_since >= grace
+            )
+        )
+    }
+    return executor.causes(one.cluster_id or "", unknown, folder) if unknown else {}
+
+
+def _verdict(look: _Look, cause: Cause | None, now: float, grace: float) -> Verdict:
+    attempt, mark, end = look.attempt, look.mark, look.end
+    if cause is not None and mark is not None and cause.reason == "never started":
+        cause = cause._replace(reason=None)
+    found = Found(
+        started=attempt.started or (mark.at if mark else None),
+        ended=end.ended if end else None,
+        code=end.code if end else None,
+        signal=end.signal if end else None,
+        alive=look.listed,
+        absent_since=attempt.absent_since,
+        cause=attempt.reason or (end.cause if end else None) or (cause.reason if cause else None),
+        final=look.final,
+    )
+    if end is None and mark is not None and cause is not None and not cause.reason and look.listed is False:
+        # It left no word of its own, so what the scheduler saw is all there is. Without a mark nothing of the
+        # user's was run, however well the script ended.
+        if cause.signal is not None:
+            found = found._replace(ended=now, signal=cause.signal)
+        elif cause.code is not None:
+            found = found._replace(ended=now, code=cause.code)
+    state = attempt.state if attempt.current == attempt.n and attempt.cancelled is None else ""
+    # What the scheduler is still ending, it has reasons for.
+    patience = max(grace, _ENDING) if look.listed else grace
+    return judge(state, found, now, patience, complete_on_exit=bool(attempt.complete_on_exit))
+
+
+def _over(verdict: Verdict) -> bool:
+    return verdict.kind is Kind.MISSING
+
+
+def _fold(db: Statements, look: _Look, cause: Cause | None, verdict: Verdict, now: float) -> None:
+    attempt, mark, end = look.attempt, look.mark, look.end
+    key = Key(attempt.batch_id, attempt.job_index, attempt.n)
+    if verdict.kind in {Kind.ENDED, Kind.MISSING}:
+        rss = (end and end.max_rss) or (cause and cause.max_rss) or None
+        ended = (
+            Ended(end.started, end.ended, end.code, end.signal, rss)
+            if end
+            else Ended(mark.at if mark else None, now, cause and cause.code, cause and cause.signal, rss)
+        )
+        if cause and cause.words:
+            db.run("attempt_qstat", **key._asdict(), qstat=json.dumps({"scheduler": cause.words}))
+        end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
+        return
+    if verdict.absent_since != attempt.absent_since:
+        db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
+    if mark is not None and attempt.started is None and attempt.state == "submit":
+        db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
+        db.run("job_runs", **key._asdict())
+
+
+def send_missing_closers(
+    store: Store, config: Config, executor: ClusterJobExecutor, open_ones: Sequence[OpenSubmission]
+) -> None:
+    """Send the closers of submissions whose owner died after it had submitted them."""
+    wanted: dict[int, list[OpenSubmission]] = {}
+    for one in open_ones:
+        if one.carries is None or one.closer is not None or one.recorded is None:
+            continue
+        owner = Identity(one.host, one.pid, one.boot_id, one.start_ticks)
+        silent = time.time() - one.recorded > 2 * config.command_timeout
+        if is_alive(owner) is False or silent:
+            wanted.setdefault(one.carries, []).append(one)
+    paths = Paths(store.index)
+    for group in wanted.values():
+        closer = executor.submit_closer(
+            [
+                Submission(
+                    one.token, store.index, paths.submission(one.token), {}, (), cluster_id=one.cluster_id
+                )
+                for one in group
+            ]
+        )
+        store.set_closer([one.token for one in group], closer)
