@@ -1,4 +1,4 @@
-"""Functions as jobs on the real Slurm: the same as on this machine."""
+"""Functions as jobs on real clusters: the same as on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import paraschut as psu
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 
 
-@pytest.fixture
-def site(make_site):
-    return make_site("slurm")
+@pytest.fixture(params=["slurm", "sge"])
+def site(make_site, request):
+    return make_site(request.param)
 
 
 def hello():
@@ -27,13 +27,13 @@ def hello():
 
 
 def test_the_example(site):
-    job = psu.persist(hello, "hello", "slurm")
+    job = psu.persist(hello, "hello", site.executor)
     assert job.status() in {"queued", "running"}
     assert job.fetch(timeout=120) == [42]
     assert (job.getstdout(), job.getstderr()) == ("Hello, World!\n", "")
     assert job.wait()
     job.cleanup()
-    psu.persist(lambda: 4 * math.atan(1), "calcpi", "slurm")
+    psu.persist(lambda: 4 * math.atan(1), "calcpi", site.executor)
     job = psu.readmgr("calcpi")
     assert job.jobinfo().startswith("'calcpi' (job ")
     assert job.fetch(timeout=120) == math.pi
@@ -45,9 +45,9 @@ def test_failures_are_told_apart(site):
         raise KeyError("nowhere")
 
     jobs = {
-        "raises": psu.persist(fail, "raises", "slurm"),
-        "aborts": psu.persist(os.abort, "aborts", "slurm"),
-        "cancelled": psu.persist(time.sleep, "cancelled", "slurm", args=(600,)),
+        "raises": psu.persist(fail, "raises", site.executor),
+        "aborts": psu.persist(os.abort, "aborts", site.executor),
+        "cancelled": psu.persist(time.sleep, "cancelled", site.executor, args=(600,)),
     }
     until(lambda: jobs["cancelled"].status() == "running")
     assert jobs["cancelled"].cancel()
@@ -61,12 +61,12 @@ def test_failures_are_told_apart(site):
 
 def test_a_map_and_its_reduction_survive_kill_9(site):
     text = (
-        "import os, paraschut as psu, signal, time\n"
+        "import os, paraschut as psu, signal, sys, time\n"
         "def late(x):\n    time.sleep(0.5)\n    return x * x\n"
-        "psu.persist_map(late, range(10), name='squares', chunk=3, reduce=sum, Executor='slurm')\n"
+        "psu.persist_map(late, range(10), name='squares', chunk=3, reduce=sum, Executor=sys.argv[1])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with site.world.python(text) as session:
+    with site.world.python(text, site.executor) as session:
         assert session.wait(120) == -signal.SIGKILL
     squares = psu.readmgr("squares")
     assert squares.fetch(timeout=180) == 285
@@ -74,5 +74,5 @@ def test_a_map_and_its_reduction_survive_kill_9(site):
 
 
 def test_an_executor(site):
-    with psu.BatchExecutor("slurm") as executor:
+    with psu.BatchExecutor(site.executor) as executor:
         assert list(executor.map(pow, [2, 3], [5, 2], timeout=120)) == [32, 9]
