@@ -94,6 +94,8 @@ class ClusterJobExecutor(JobExecutor):
     ours: ClassVar[frozenset[str]] = frozenset()
     #: Flags that say who pays and where: a closer gets them too.
     account_flags: ClassVar[frozenset[str]] = frozenset()
+    #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
+    restart_flags: ClassVar[frozenset[str]] = frozenset()
     #: Whether an option of one letter may have its value right behind it.
     joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
@@ -300,7 +302,10 @@ class ClusterJobExecutor(JobExecutor):
         numbers = range(first.number, first.number + len(submission.tasks)) if array else None
         flags = self.flags_of(first.queue or self.queue, first.resources, first.options)
         command = self.submit_command(path, name_of(submission.label, submission.token), folder, numbers)
-        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
+        restarts, _ = cluster_script.picked(
+            [*self._directive_words(first)], self.restart_flags, joined=self.joined
+        )
+        answer = run_command([*command, *restarts, *flags, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:

@@ -71,6 +71,7 @@ class PBSJobExecutor(ClusterJobExecutor):
     prefix: ClassVar[str] = "#PBS"
     ours: ClassVar[frozenset[str]] = words("-J: -o: -e: -j: -k: -N: -V -v: -I -X -z -S: -C:")
     account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q:")
+    restart_flags: ClassVar[frozenset[str]] = words("-r:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=${PBS_ARRAY_INDEX-0} paraschut_known_as=${PBS_JOBID-unknown}"
     )
