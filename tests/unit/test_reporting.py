@@ -131,7 +131,14 @@ def test_a_report_says_what_ran(hundred, tmp_path):
     page = Page(path.read_text("utf-8"))
     for words in (
         *("100 of 100 jobs complete", "<script>alert(1)</script> $x_1$ {braces}", "100 attempts", "2 failed"),
-        *("When what ran, by host", "node0", "10 more", "How long they took", "Throughput:", "of what was asked for"),
+        *(
+            "When what ran, by host",
+            "node0",
+            "10 more",
+            "How long they took",
+            "Throughput:",
+            "of what was asked for",
+        ),
         *("out of memory", f"{BATCH}:7, 57", "The slowest", "The hungriest"),
     ):
         assert words in page.text, words
