@@ -36,7 +36,7 @@ class Checker:
         if type(job) in _DICTS:
             try:
                 first = _checked_first(job)[: len(_CHECKED)]
-                values = (*first, job.get("vars"), job.get("workdir"), job.get("retries"))
+                values = (*first, job.get("vars"), job.get("workdir"), job.get("retries"), job.get("after"))
             except KeyError:
                 values = ()
         alike = tuple(map(id, values))

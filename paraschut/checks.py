@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from paraschut.after import Need
 from paraschut.errors import JobError
 from paraschut.job import REMOVED, REQUIRED, SUBMITTED, encodable, label
 
@@ -71,6 +72,8 @@ def _check_optional(job: Mapping[str, Any]) -> None:
         raise JobError(
             f"{label(job)} has retries {job['retries']!r}; it must be a whole number of 0 or more."
         )
+    if "after" in job:
+        after_of(job["after"], label(job))
 
 
 def check_change(fields: Mapping[str, Any]) -> None:
@@ -102,10 +105,49 @@ def check_change(fields: Mapping[str, Any]) -> None:
         raise JobError(
             f"retries cannot be {fields['retries']!r}; they are a whole number of 0 or more. Nothing was changed."
         )
+    if "after" in fields and fields["after"] is not REMOVED:
+        after_of(fields["after"], "A job that")
 
 
 def _is_retries(value: object) -> bool:
     return value is None or value is REMOVED or is_index(value)
+
+
+def after_of(given: Any, who: str) -> list[Need]:
+    """Return what a field ``after`` names: a batch, a job as a pair, or a list of these.
+
+    Raises
+    ------
+    JobError
+        If it names anything else.
+
+    Examples
+    --------
+    >>> after_of([(7, 0), 8, (7, 0)], "job 9:0"), after_of((7, 1), "job 9:0"), after_of(None, "job 9:0")
+    ([Need(batch_id=7, job_index=0), Need(batch_id=8, job_index=-1)], [Need(batch_id=7, job_index=1)], [])
+    """
+    if given is None:
+        return []
+    # Of a list, two numbers are two batches; of a tuple, a job.
+    single = None if isinstance(given, (list, set, frozenset)) else _need(given)
+    if single is not None:
+        return [single]
+    found = [_need(one) for one in given] if isinstance(given, (list, tuple, set, frozenset)) else [None]
+    needs = [one for one in found if one is not None]
+    if len(needs) < len(found):
+        raise JobError(
+            f"{who} has after = {given!r}; it must be a BatchID, a job as (BatchID, JobIndex), or a list of these. "
+            f"Nothing was done."
+        )
+    return list(dict.fromkeys(needs))
+
+
+def _need(given: Any) -> Need | None:
+    if is_index(given):
+        return Need(int(given))
+    if isinstance(given, (list, tuple)) and len(given) == 2 and all(map(is_index, given)):  # noqa: PLR2004
+        return Need(int(given[0]), int(given[1]))
+    return None
 
 
 def check_index(job: Mapping[str, Any], field: str) -> None:

@@ -14,7 +14,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
 from paraschut.executors.cluster import UnreachableError
-from paraschut.handover import Handed, hand_over, new_submission
+from paraschut.handover import Handed, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
 from paraschut.store.runtime import Statements
@@ -225,13 +225,8 @@ def _told(done: Submitted) -> Submitted:
 def submit_batch(
     store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
 ) -> Submitted:
-    """Submit what is next of one batch: what those who wait for its jobs do again and again.
-
-    A batch that was submitted before goes on as it was, whoever ``executor`` is.
-    """
-    request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
-    heads = [head for head in store.ready().heads if head[0] == batch_id]
-    return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+    """Submit what is next of one batch: what those who wait for its jobs do again and again."""
+    return _submit(store, config, _Request(None, config.max_jobs, only=[batch_id], remembers=True), executor)
 
 
 def add_and_submit(
@@ -244,11 +239,11 @@ def add_and_submit(
     *,
     new: bool,
 ) -> None:
-    """Add jobs of one priority to a batch that has no others, and submit what may be submitted of them.
+    """Add jobs to a batch that has none of other priorities, and submit those that come first of them.
 
     Where the index is the queue, that is one transaction.
     """
-    priority = group[0]["priority"]
+    priority = max(one["priority"] for one in group)
     submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
 
     def claim(connection: Any, db: Statements) -> None:
@@ -336,10 +331,23 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             refused.append(handed.refused)
     _say_full(done, request, ready)
     if not request.by_itself:
+        if not request.filter.strip():
+            _take_on(store, config, request, given, told)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _take_on(
+    store: Store, config: Config, request: _Request, given: JobExecutor | str | None, defaults: str | None
+) -> None:
+    """Let batches of which every job comes after others go on by themselves as well, once these are done."""
+    batches = [one for one in store.not_taken_on() if request.only is None or one in request.only]
+    if batches:
+        executor = executor_of(given or config.executor_name, config)
+        environment = variables_of(config, executor)
+        store.take_on(batches, executor.name, defaults, environment, request.max_jobs)
 
 
 def _reached(

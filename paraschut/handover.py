@@ -20,7 +20,7 @@ from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
 from paraschut.retry import Policy, kept_policy
-from paraschut.store import views
+from paraschut.store import journal, views
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
 #: Seconds for which what was submitted may wait to be recorded together with what comes next.
@@ -67,20 +67,11 @@ def new_submission(
     defaults : str | None
         What the executor was given, as a batch keeps it.
     """
-    mine = handed_on(
-        os.environ, (*config.environment, *CLIENT) if executor.other_hosts else config.environment
-    )
-    if config.source is not None:
-        mine["PARASCHUT_CONFIG"] = str(config.source)
-    if config.trusted_users:
-        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
-    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
-    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
     return NewSubmission(
         token=os.urandom(8).hex(),
         executor=executor.name,
         owner=identity(),
-        environment=mine if environment is None else environment,
+        environment=variables_of(config, executor) if environment is None else environment,
         now=time.time(),
         defaults=defaults,
         host=host_name() if executor.index_is_queue else None,
@@ -90,6 +81,20 @@ def new_submission(
         first_task=executor.first_task,
         retry=kept_policy(_policy(config, executor)),
     )
+
+
+def variables_of(config: Config, executor: JobExecutor) -> dict[str, str]:
+    """Return the variables of this process that jobs get that it submits."""
+    mine = handed_on(
+        os.environ, (*config.environment, *CLIENT) if executor.other_hosts else config.environment
+    )
+    if config.source is not None:
+        mine["PARASCHUT_CONFIG"] = str(config.source)
+    if config.trusted_users:
+        mine["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
+    mine["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
+    mine["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
+    return mine
 
 
 def _policy(config: Config, executor: JobExecutor) -> Policy:
@@ -121,7 +126,7 @@ def hand_over(
         return done
     make_folder(Paths(store.index).submissions)
     if executor.other_hosts:
-        store.keep_journal("delete")
+        store.keep_journal(journal.mode_for(store.index, config.journal_mode, other_hosts=True))
     environment = (
         new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
     )

@@ -33,7 +33,7 @@ REQUIRED = (
     "state",
 )
 #: Known fields that a job may have.
-OPTIONAL = ("vars", "workdir", "complete_on_exit", "options", "retries")
+OPTIONAL = ("vars", "workdir", "complete_on_exit", "options", "retries", "after")
 #: Kept in columns of their own, not in the metadata.
 COLUMNS = ("BatchID", "JobIndex", "priority", "state")
 #: Filled in from the attempts when a job is read, and never written back.

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any
 
+#: Their text says all of them.
+_ATOMS = frozenset({int, float, bool, str, type(None)})
+
 
 class _Sink:
     """A file that is only hashed."""
@@ -80,5 +83,8 @@ def likeness(functions: Iterable[Callable[..., Any] | None], items: Iterable[Any
     for function in functions:
         sinks["functions"].function(function)
     for item in items:
-        sinks["items"].pickle(item)
+        if type(item) is tuple and _ATOMS.issuperset(map(type, item)):
+            sinks["items"].write(repr(item).encode("utf-8", "surrogatepass"))
+        else:
+            sinks["items"].pickle(item)
     return {what: sink.hash.hexdigest() for what, sink in sinks.items()}

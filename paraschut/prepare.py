@@ -48,16 +48,18 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
     'init'
     """
     config = load_config()
-    batch_id = new_batch_id(config) if SetID else None
+    batch_id = None
+    if SetID:
+        with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
+            batch_id = new_batch_id(store)
     return jobs.Job({"BatchID": batch_id, "JobIndex": None, **config.fresh_template()})
 
 
-def new_batch_id(config: Config) -> int:
+def new_batch_id(store: Store) -> int:
     """Reserve a BatchID."""
     now = time.time()
     wanted = int(datetime.fromtimestamp(now, UTC).strftime(_STAMP))
-    with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
-        return store.reserve(wanted, _next_second, now)
+    return store.reserve(wanted, _next_second, now)
 
 
 def _next_second(stamp: int) -> int:

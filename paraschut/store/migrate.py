@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from paraschut.errors import SchemaError, StoreError
 from paraschut.store.line import Line
-from paraschut.store.schema import SCHEMA_VERSION, metadata
+from paraschut.store.schema import RULES, SCHEMA_VERSION, metadata
 
 
 def _new(*tables: str) -> tuple[str, ...]:
@@ -42,9 +42,12 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE job ADD COLUMN resumed INTEGER DEFAULT '0' NOT NULL",
         "ALTER TABLE job ADD COLUMN raised TEXT",
         "ALTER TABLE job ADD COLUMN not_before REAL DEFAULT '0' NOT NULL",
+        "ALTER TABLE job ADD COLUMN waits INTEGER DEFAULT '0' NOT NULL",
         "DROP INDEX job_unfinished",
-        *_indexes("job_unfinished", "job_paused"),
-        *_new("snapshot", "payload", "result", "name"),
+        "DROP INDEX job_global",
+        *_indexes("job_unfinished", "job_global", "job_paused"),
+        *_new("dependency", "snapshot", "payload", "result", "name"),
+        *RULES,
     ),
 }
 

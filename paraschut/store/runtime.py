@@ -289,6 +289,12 @@ def write_fields(db: Statements, row: Mapping[str, Any], changed: Mapping[str, A
         if "resources" in own:
             # Whoever says what it asks for is not overruled by what was once too little.
             db.run("job_not_raised", **where)
+        if "after" in own:
+            from paraschut.store import needs
+
+            given = None if own["after"] is jobs.REMOVED else own["after"]
+            who = (row["BatchID"], row["JobIndex"])
+            needs.put(db, {who: checks.after_of(given, f"job {who[0]}:{who[1]}")})
     if "state" in changed:
         db.run("job_state", **where, state=str(changed["state"]))
     if "priority" in changed:

@@ -94,6 +94,8 @@ job = Table(
     Column("raised", Text),
     # Not submitted before this by itself: the pause before it is tried again. 0: at once.
     Column("not_before", REAL, nullable=False, server_default="0"),
+    # Whether something that it is to come after (table dependency) is not done; kept by the triggers below.
+    Column("waits", Integer, nullable=False, server_default="0"),
     # The large columns come last, so that reading the small ones needs no overflow pages.
     Column("metadata", Text, nullable=False),
     Column("extras", BLOB),
@@ -118,6 +120,7 @@ Index(
     job.c.priority,
     job.c.state,
     job.c.ending,
+    job.c.waits,
     job.c.JobIndex,
     job.c.not_before,
     sqlite_where=unfinished(),
@@ -130,9 +133,54 @@ Index(
 Index(
     "job_global",
     job.c.priority,
+    job.c.waits,
+    job.c.BatchID,
     sqlite_where=and_(unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))),
 )
 Index("job_active", job.c.BatchID, job.c.JobIndex, job.c.failure, sqlite_where=active())
+
+dependency = Table(
+    "dependency",
+    metadata,
+    Column("BatchID", Integer, nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    # What must be complete or collected before: a job, or with -1 in place of its index all jobs of a batch.
+    Column("needs_batch", Integer, nullable=False),
+    Column("needs_job", Integer, nullable=False),
+    PrimaryKeyConstraint("BatchID", "JobIndex", "needs_batch", "needs_job"),
+)
+Index("dependency_by_need", dependency.c.needs_batch, dependency.c.needs_job)
+
+#: What the tables do by themselves: which needs are not met, and ``job.waits``, which says whether a job has any. One
+#: look at the needs of others is all that a job costs that nobody waits for.
+RULES = (
+    # What was removed before it was done is never met.
+    """CREATE VIEW unmet AS SELECT "BatchID", "JobIndex", needs_batch, needs_job FROM dependency WHERE CASE
+    WHEN needs_job >= 0 THEN NOT EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch
+        AND needed."JobIndex" = dependency.needs_job AND needed.state IN ('complete', 'collected'))
+    ELSE EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch
+            AND needed.state NOT IN ('complete', 'collected'))
+        OR NOT EXISTS (SELECT 1 FROM job AS needed WHERE needed."BatchID" = dependency.needs_batch) END""",
+    """CREATE TRIGGER job_frees AFTER UPDATE OF state ON job
+    WHEN (old.state IN ('complete', 'collected')) <> (new.state IN ('complete', 'collected'))
+        AND EXISTS (SELECT 1 FROM dependency WHERE needs_batch = new."BatchID" AND needs_job = new."JobIndex")
+    BEGIN UPDATE job SET waits = EXISTS (
+            SELECT 1 FROM unmet WHERE unmet."BatchID" = job."BatchID" AND unmet."JobIndex" = job."JobIndex")
+        WHERE rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting
+            ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex"
+            WHERE needs_batch = new."BatchID" AND needs_job = new."JobIndex"); END""",
+    # A whole batch counts only when its last job is done, or the first no longer is.
+    """CREATE TRIGGER batch_frees AFTER UPDATE OF state ON job
+    WHEN (old.state IN ('complete', 'collected')) <> (new.state IN ('complete', 'collected'))
+        AND EXISTS (SELECT 1 FROM dependency WHERE needs_batch = new."BatchID" AND needs_job = -1)
+        AND NOT EXISTS (SELECT 1 FROM job AS other WHERE other."BatchID" = new."BatchID"
+            AND other."JobIndex" <> new."JobIndex" AND other.state NOT IN ('complete', 'collected'))
+    BEGIN UPDATE job SET waits = EXISTS (
+            SELECT 1 FROM unmet WHERE unmet."BatchID" = job."BatchID" AND unmet."JobIndex" = job."JobIndex")
+        WHERE rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting
+            ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex"
+            WHERE needs_batch = new."BatchID" AND needs_job = -1); END""",
+)
 
 environment = Table(
     "environment",

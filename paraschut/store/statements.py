@@ -15,12 +15,15 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     bindparam,
+    column,
+    delete,
     exists,
     func,
     insert,
     literal_column,
     null,
     select,
+    table,
     update,
 )
 from sqlalchemy.dialects import sqlite
@@ -34,6 +37,7 @@ from paraschut.store.schema import (
     agent,
     attempt,
     batch,
+    dependency,
     environment,
     event,
     job,
@@ -58,6 +62,15 @@ _RESULT = [
     for column in ("JobIndex", "n", "kind", "summary", "traceback", "seconds", "data", "in_file")
 ]
 _HERE = attempt.c.host == P("host")
+_waiting = job.alias("waiting")
+_NEED = ("BatchID", "JobIndex", "needs_batch", "needs_job")
+_unmet = table("unmet", *map(column, _NEED))
+_WAITS = exists(
+    select(_ONE)
+    .select_from(_unmet)
+    .where(_unmet.c.BatchID == job.c.BatchID, _unmet.c.JobIndex == job.c.JobIndex)
+    .correlate(job)
+)
 #: Written as the partial index is.
 _PAUSED = (job.c.state == literal_column("'init'")) & (job.c.not_before > literal_column("0"))
 
@@ -89,6 +102,7 @@ def heads() -> Select[Any]:
             job.c.priority == groups.c.top,
             job.c.state == _word("init"),
             job.c.ending.is_(None),
+            job.c.waits == _ZERO,
             job.c.not_before <= P("now"),
             unfinished(),
         )
@@ -103,9 +117,74 @@ def statements() -> dict[str, ClauseElement]:
         # For those who do not import the tables.
         "version": select(literal_column(str(SCHEMA_VERSION)).label("version")),
         "heads": heads(),
+        # One that itself has to wait for others holds nobody back.
         "global_top": select(func.max(job.c.priority)).where(
-            unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY))
+            unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY)), job.c.waits == _ZERO
         ),
+        # (The sign keeps SQLite from walking through all jobs in the order of batches.)
+        "holders": select(literal_column('+job."BatchID"').label("BatchID"), job.c.priority)
+        .where(
+            unfinished(),
+            job.c.priority > literal_column(str(GLOBAL_PRIORITY)),
+            job.c.priority > P("priority"),
+            job.c.waits == _ZERO,
+        )
+        .distinct(),
+        "waiting_above": select(job.c.JobIndex).where(
+            job.c.BatchID == P("batch_id"), unfinished(), job.c.priority > P("priority"), job.c.waits == _ONE
+        ),
+        "lowest_above": select(func.min(job.c.priority)).where(
+            job.c.BatchID == P("batch_id"), unfinished(), job.c.priority > P("priority")
+        ),
+        "unfinished_priority": select(job.c.priority).where(_THIS_JOB, unfinished()),
+        "any_job_of": select(_ONE)
+        .select_from(job)
+        .where(job.c.BatchID == P("batch_id"))
+        .limit(_ONE)
+        .offset(_ZERO),
+        "any_need": select(_ONE).select_from(dependency).limit(_ONE).offset(_ZERO),
+        "needs_of": select(dependency.c.needs_batch, dependency.c.needs_job).where(
+            dependency.c.BatchID == P("batch_id"), dependency.c.JobIndex == P("job_index")
+        ),
+        "add_need": insert(dependency)
+        .prefix_with("OR IGNORE")
+        .values(
+            BatchID=P("batch_id"),
+            JobIndex=P("job_index"),
+            needs_batch=P("needs_batch"),
+            needs_job=P("needs_job"),
+        ),
+        "forget_needs": delete(dependency).where(
+            dependency.c.BatchID == P("batch_id"), dependency.c.JobIndex == P("job_index")
+        ),
+        # Before its batch is removed: what has been met stays so.
+        "forget_met": delete(dependency).where(
+            dependency.c.needs_batch == P("needs_batch"),
+            ~exists(
+                select(_ONE)
+                .select_from(_unmet)
+                .where(*(_unmet.c[name] == dependency.c[name] for name in _NEED))
+            ),
+        ),
+        "job_waits": update(job).where(_THIS_JOB).values(waits=_WAITS),
+        "dependents_wait": update(job)
+        .where(
+            literal_column("job.rowid").in_(
+                select(literal_column("waiting.rowid"))
+                .select_from(
+                    dependency.join(
+                        _waiting,
+                        (_waiting.c.BatchID == dependency.c.BatchID)
+                        & (_waiting.c.JobIndex == dependency.c.JobIndex),
+                    )
+                )
+                .where(
+                    dependency.c.needs_batch == P("needs_batch"),
+                    dependency.c.needs_job == literal_column("-1"),
+                )
+            )
+        )
+        .values(waits=_WAITS),
         "active_count": select(func.count()).select_from(job).where(active(), job.c.failure.is_(None)),
         "ready_count": select(func.count()).select_from(
             select(_ONE)
@@ -115,6 +194,7 @@ def statements() -> dict[str, ClauseElement]:
                 job.c.priority == P("priority"),
                 job.c.state == _word("init"),
                 job.c.ending.is_(None),
+                job.c.waits == _ZERO,
                 job.c.not_before <= now,
                 unfinished(),
             )

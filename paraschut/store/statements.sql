@@ -1,15 +1,39 @@
 -- version
 SELECT 2 AS version;
 -- heads
-SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
+SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
 -- global_top
-SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100;
+SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100 AND job.waits = 0;
+-- holders
+SELECT DISTINCT +job."BatchID" AS "BatchID", job.priority FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100 AND job.priority > :priority AND job.waits = 0;
+-- waiting_above
+SELECT job."JobIndex" FROM job WHERE job."BatchID" = :batch_id AND (job.state NOT IN ('complete', 'collected')) AND job.priority > :priority AND job.waits = 1;
+-- lowest_above
+SELECT min(job.priority) AS min_1 FROM job WHERE job."BatchID" = :batch_id AND (job.state NOT IN ('complete', 'collected')) AND job.priority > :priority;
+-- unfinished_priority
+SELECT job.priority FROM job WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND (job.state NOT IN ('complete', 'collected'));
+-- any_job_of
+SELECT 1 FROM job WHERE job."BatchID" = :batch_id LIMIT 1 OFFSET 0;
+-- any_need
+SELECT 1 FROM dependency LIMIT 1 OFFSET 0;
+-- needs_of
+SELECT dependency.needs_batch, dependency.needs_job FROM dependency WHERE dependency."BatchID" = :batch_id AND dependency."JobIndex" = :job_index;
+-- add_need
+INSERT OR IGNORE INTO dependency ("BatchID", "JobIndex", needs_batch, needs_job) VALUES (:batch_id, :job_index, :needs_batch, :needs_job);
+-- forget_needs
+DELETE FROM dependency WHERE dependency."BatchID" = :batch_id AND dependency."JobIndex" = :job_index;
+-- forget_met
+DELETE FROM dependency WHERE dependency.needs_batch = :needs_batch AND NOT (EXISTS (SELECT 1 FROM unmet WHERE dependency."BatchID" = unmet."BatchID" AND dependency."JobIndex" = unmet."JobIndex" AND dependency.needs_batch = unmet.needs_batch AND dependency.needs_job = unmet.needs_job));
+-- job_waits
+UPDATE job SET waits=(EXISTS (SELECT 1 FROM unmet WHERE job."BatchID" = unmet."BatchID" AND job."JobIndex" = unmet."JobIndex")) WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- dependents_wait
+UPDATE job SET waits=(EXISTS (SELECT 1 FROM unmet WHERE job."BatchID" = unmet."BatchID" AND job."JobIndex" = unmet."JobIndex")) WHERE job.rowid IN (SELECT waiting.rowid FROM dependency JOIN job AS waiting ON waiting."BatchID" = dependency."BatchID" AND waiting."JobIndex" = dependency."JobIndex" WHERE dependency.needs_batch = :needs_batch AND dependency.needs_job = -1);
 -- active_count
 SELECT count(*) AS count_1 FROM job WHERE job.state IN ('submit', 'run', 'spawn') AND job.failure IS NULL;
 -- ready_count
-SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
+SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_id AND job.priority = :priority AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected')) LIMIT :most OFFSET 0) AS anon_1;
 -- read_job
-SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.not_before, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.not_before, job.waits, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- read_attempts
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt

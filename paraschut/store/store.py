@@ -11,14 +11,26 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, insert, select, update
 
+from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
-from paraschut.store import rows, runtime
+from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import attempt, batch, event, job, name, payload, result, snapshot, submission
+from paraschut.store.schema import (
+    attempt,
+    batch,
+    dependency,
+    event,
+    job,
+    name,
+    payload,
+    result,
+    snapshot,
+    submission,
+)
 from paraschut.values import shadow
 
 
@@ -103,8 +115,9 @@ class Store(Index):
 
     def reserve(self, wanted: int, following: Callable[[int], int], now: float) -> int:
         """Take a BatchID that nobody has, from ``wanted`` on; the row without jobs is not yet a batch."""
-        with self.writing() as (connection, _):
-            while connection.execute(select(batch.c.BatchID).where(batch.c.BatchID == wanted)).first():
+        taken = 'SELECT 1 FROM batch WHERE "BatchID"=?'
+        with self.writing() as (connection, db):
+            while db.connection.execute(taken, (wanted,)).fetchone():
                 wanted = following(wanted)
             connection.execute(insert(batch).values(BatchID=wanted, created=now))
         return wanted
@@ -159,6 +172,7 @@ class Store(Index):
                         f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
                         f"JobIndex, or let set_index=True number the jobs."
                     ) from error
+            _put_needs(db, given, known)
             if also is not None:
                 also(connection, db)
 
@@ -205,12 +219,49 @@ class Store(Index):
             if len(found) >= room:
                 break
             query = rows.candidates(
-                job.c.BatchID == batch_id, job.c.priority == priority, job.c.not_before <= new.now
+                job.c.BatchID == batch_id,
+                job.c.priority == priority,
+                job.c.waits == 0,
+                job.c.not_before <= new.now,
             )
             if condition is not None:
                 query = query.where(condition)
             rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
+
+    def not_taken_on(self) -> list[int]:
+        """Return the batches with jobs that come after others of which no whole pass was made that took any."""
+        with self.reading() as connection:
+            query = (
+                select(dependency.c.BatchID)
+                .join(batch, batch.c.BatchID == dependency.c.BatchID)
+                .where(batch.c.executor.is_(None))
+                .distinct()
+            )
+            return list(connection.execute(query).scalars())
+
+    def take_on(
+        self,
+        batch_ids: Iterable[int],
+        executor: str,
+        defaults: str | None,
+        environment: Mapping[str, str],
+        max_jobs: int | None,
+    ) -> None:
+        """Note what batches go on with by themselves, as a whole pass that takes jobs of them does."""
+        with self.writing() as (connection, _):
+            values = {
+                "executor": executor,
+                "executor_defaults": defaults,
+                "environment": rows.keep_environment(connection, environment),
+                "max_jobs": max_jobs,
+            }
+            for batch_id in batch_ids:
+                connection.execute(
+                    update(batch)
+                    .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
+                    .values(values)
+                )
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -536,13 +587,29 @@ class Store(Index):
 
     def remove(self, batch_id: int, *, who: Identity, now: float) -> None:
         """Take a batch out of the index; its attempts must have ended."""
-        with self.writing() as (connection, _):
-            for table in (payload, result, name, attempt, job, batch):
+        with self.writing() as (connection, db):
+            db.run("forget_met", needs_batch=batch_id)
+            for table in (payload, result, name, dependency, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(
                 insert(event).values(at=now, host=who.host, pid=who.pid, BatchID=batch_id, kind="remove")
             )
+
+
+def _put_needs(
+    db: Statements, given: Mapping[int, Sequence[Mapping[str, Any]]], known: Iterable[int]
+) -> None:
+    """Write what new jobs are to come after; look again at those that come after batches that have grown."""
+    those = {
+        (batch_id, int(one["JobIndex"])): checks.after_of(one["after"], jobs.label(one))
+        for batch_id, group in given.items()
+        for one in group
+        if one.get("after") is not None
+    }
+    grown = [batch_id for batch_id in given if batch_id in known]
+    if those or (grown and db.row("any_need") is not None):
+        needs.put(db, those, grown)
 
 
 def _plain_rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[Any, ...]]:

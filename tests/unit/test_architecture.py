@@ -40,6 +40,7 @@ FLOORS = {
         "command",
         "paths",
         "retry",
+        "after",
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
@@ -169,7 +170,18 @@ def test_a_module_knows_only_what_is_below_it(module):
 
 @pytest.mark.parametrize(
     "module",
-    ["plan", "reconcile", "retry", "errors", "values", "paths", "process", "command", "store.schema"],
+    [
+        "plan",
+        "reconcile",
+        "retry",
+        "after",
+        "errors",
+        "values",
+        "paths",
+        "process",
+        "command",
+        "store.schema",
+    ],
 )
 def test_what_is_pure_or_at_the_very_bottom_knows_none_of_us(module):
     assert {other for other, _ in imports(module)} <= {"errors"}
