@@ -304,7 +304,7 @@ def _fold_attempt(
         end_attempt(db, key, Ended(found.started, now, None, None), verdict.reason, complete=False)
     elif verdict.absent_since != attempt.absent_since:
         db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
-    if mark is not None and attempt.started is None and attempt.state == "submit" and end is None:
+    if mark is not None and attempt.started is None and attempt.state in {"submit", "spawn"} and end is None:
         db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
         db.run("job_runs", **key._asdict())
 
