@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 if __name__ == "__main__":
@@ -90,12 +91,12 @@ def call(
     desk: _Desk,
     key: Key,
     payloads: list[Payload],
-    known: dict[int, Any] | None = None,
+    known: dict[int, tuple[str, Any]] | None = None,
     loaded: Callable[[], None] | None = None,
 ) -> Outcome:
     """Load what a job calls, call it, and pickle what came of it; whatever goes wrong is an outcome, too.
 
-    ``known`` keeps the functions that a worker has loaded, by number; ``loaded`` is called when all is loaded.
+    ``known`` keeps the functions that a worker has loaded, by number, and what is known of them; ``loaded`` is called when all is loaded.
     """
     small = desk.small()
 
@@ -132,7 +133,7 @@ def outcome_of(work: Callable[[], Any], keep: Keep) -> Outcome:
 
 
 def _loaded(
-    desk: _Desk, key: Key, payloads: list[Payload], known: dict[int, Any] | None
+    desk: _Desk, key: Key, payloads: list[Payload], known: dict[int, tuple[str, Any]] | None
 ) -> Callable[[], Any]:
     if not payloads:
         raise NotFoundError(f"Job {key.batch_id}:{key.job_index} is no function job: it has no payload.")
@@ -140,15 +141,15 @@ def _loaded(
     _find_modules(about.get("path", ()))
     loaded = []
     for payload in reversed(payloads):  # the function comes first: its module may set up what arguments need
-        if known is not None and payload.number in known:
-            loaded.append(known[payload.number])
+        if known is not None and known.get(payload.number, (None, None))[0] == (payload.about or ""):
+            loaded.append(known[payload.number][1])
             continue
         path = desk.paths.payload(key.batch_id, payload.number)
         loaded.append(pickles.load(payload.data, path, desk.index, desk.trusted))
         if payload.about is not None:
             _warn_of_drift(about)
         if known is not None and payload.number < 0:
-            known[payload.number] = loaded[-1]
+            known[payload.number] = (payload.about or "", loaded[-1])
     if len(loaded) == 1:
         function, args, kwargs = loaded[0]
     else:
@@ -168,6 +169,7 @@ def _find_modules(path: list[str]) -> None:
         sys.path[:] = [*path, *(place for place in sys.path if place not in path)]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that decide whether a pickle can be read."""
     from importlib.metadata import version

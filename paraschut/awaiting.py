@@ -58,7 +58,7 @@ class Watch:
     config : Config
         With the index.
     executor : JobExecutor | str | None
-        Who gets the jobs, as long as none of them was submitted.
+        Who gets the jobs that are not submitted yet; None: who had those before.
     """
 
     def __init__(self, config: Config, batch_id: int, executor: JobExecutor | str | None = None) -> None:

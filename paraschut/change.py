@@ -17,6 +17,7 @@ from paraschut.executors.base import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.paths import Paths, absolute
 from paraschut.process import identity
+from paraschut.progress import shown
 from paraschut.resources import needs_of
 from paraschut.store import views
 from paraschut.store.rows import Running
@@ -341,7 +342,7 @@ def remove(config: Config, wanted: list[int]) -> None:
         delete(config, dict.fromkeys(wanted))
         _delete(store, config, store.take_back(wanted, time.time()))
         _await_end(store, config, wanted)
-        for batch_id in wanted:
+        for batch_id in shown(wanted, "removing", "batch", many=10):
             store.remove(batch_id, who=identity(), now=time.time())
             shutil.rmtree(Paths(store.index).batch(batch_id), ignore_errors=True)
 

@@ -78,7 +78,7 @@ def get_queue(
     ResetMissing : bool
         Set missing jobs back to ``init``.
     ReportMissing : bool
-        Print the end of the error log of each missing job.
+        Print the end of the error log of each missing job, and what its scheduler said.
     Display : Collection[str] | None
         Only these states (and ``'missing'``); None: all.
     Filter : str

@@ -225,13 +225,8 @@ def _told(done: Submitted) -> Submitted:
 def submit_batch(
     store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
 ) -> Submitted:
-    """Submit what is next of one batch: what those who wait for its jobs do again and again.
-
-    A batch that was submitted before goes on as it was, whoever ``executor`` is.
-    """
-    request = _Request(None, config.max_jobs, only=[batch_id], remembers=True)
-    heads = [head for head in store.ready().heads if head[0] == batch_id]
-    return _submit(store, config, request, executor if not heads or heads[0][1] is None else None)
+    """Submit what is next of one batch: what those who wait for its jobs do again and again."""
+    return _submit(store, config, _Request(None, config.max_jobs, only=[batch_id], remembers=True), executor)
 
 
 def add_and_submit(
@@ -244,11 +239,11 @@ def add_and_submit(
     *,
     new: bool,
 ) -> None:
-    """Add jobs of one priority to a batch that has no others, and submit what may be submitted of them.
+    """Add jobs to a batch that has none of other priorities, and submit those that come first of them.
 
     Where the index is the queue, that is one transaction.
     """
-    priority = group[0]["priority"]
+    priority = max(one["priority"] for one in group)
     submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
 
     def claim(connection: Any, db: Statements) -> None:

@@ -197,12 +197,14 @@ def settle_claim(
     if is_alive(owner) is not False and not silent:
         return
     waits = isinstance(executor, ClusterJobExecutor) and not force
-    if waits and one.host == host_name() and _named_somewhere(one.token):
-        return  # the scheduler's command outlived who had started it
+    # Looked at before the scheduler is asked: the command may end in between.
+    under_way = waits and one.host == host_name() and _named_somewhere(one.token)
     found = executor.find(bare(store, one.token))
     if found is not None:
         store.record({one.token: found}, time.time())
         return
+    if under_way:
+        return  # the scheduler's command outlived who had started it
     if waits and one.host != host_name():
         # A command on another machine may be slower than all that wait for it: look twice.
         now = int(time.time())

@@ -1,4 +1,31 @@
-"""Functions as jobs: started in the background by name, and fetched whenever, wherever the index is seen."""
+r"""Functions as jobs: started in the background by name, and fetched whenever, wherever the index is seen.
+
+>>> import math, time
+>>> def hello():
+...     time.sleep(1)  # a long task
+...     print("Hello, World!")
+...     return [42]
+>>> job = persist(hello, "hello", "local")
+>>> job.status() in {"queued", "running"}  # meanwhile, do something else
+True
+>>> job.fetch()
+[42]
+>>> job.getstdout(), job.getstderr()
+('Hello, World!\n', '')
+>>> job.wait(), job.isready(), job.status()
+(True, True, 'done')
+>>> job.cleanup()
+
+On a cluster it is the same, and so it is in another session.
+
+>>> job = persist(lambda: 4 * math.atan(1), "calcpi")  # or with "slurm"
+>>> job = readmgr("calcpi")
+>>> job.jobinfo().startswith("'calcpi' (job ")
+True
+>>> print("pi =", job.fetch())
+pi = 3.141592653589793
+>>> job.cleanup()
+"""
 
 from __future__ import annotations
 
@@ -10,14 +37,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from paraschut import change
 from paraschut._run import module_hash, versions
 from paraschut.awaiting import Ending, Watch
 from paraschut.config import Config, load_config
-from paraschut.dispatch import submit_batch
+from paraschut.dispatch import add_and_submit
 from paraschut.errors import (
     ExecutorError,
     JobError,
@@ -26,12 +52,12 @@ from paraschut.errors import (
     StoreError,
     SubmitError,
 )
-from paraschut.executors.base import JobExecutor, executor_of, on_other_hosts
+from paraschut.executors.base import JobExecutor, executor_of
 from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.process import host_name
 from paraschut.resources import needs_of
-from paraschut.store import calls, pickles
+from paraschut.store import calls, engine, pickles
 from paraschut.store.calls import Payload, Standing
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
@@ -84,14 +110,13 @@ def persist(
     6
     >>> job.cleanup()
     """
-    maker = Maker(load_config(), name, Executor, resources)
     if not callable(fn):
         raise JobError(f"persist needs a function, and got {fn!r}. Nothing was started.")
     call = (fn, tuple(args), dict(kwargs or {}))
-    payload = maker.payload(0, call, f"The function {_called(fn)} or an argument", about=maker.about(fn))
-    maker.add("call", [payload])
-    maker.submit()
-    return FunctionJob(maker.config, name, maker.batch_id, executor=maker.executor)
+    with Maker(load_config(), name, Executor, resources) as maker:
+        payload = maker.payload(0, call, f"The function {_called(fn)} or an argument", about=maker.about(fn))
+        maker.add("call", [payload])
+        return FunctionJob(maker.config, name, maker.batch_id, executor=maker.executor)
 
 
 def readmgr(name: str) -> Any:
@@ -143,7 +168,12 @@ def named(config: Config, name: str) -> dict[str, Any] | None:
     """Return the row of a name; None if there is none."""
     if not os.path.exists(config.index):
         return None
-    with Store.of(config) as store, store.reading() as connection:
+    with Store.of(config) as store:
+        return _row_of(store, name)
+
+
+def _row_of(store: Store, name: str) -> dict[str, Any] | None:
+    with store.reading() as connection:
         return store.statements(connection).row("name", name=name)
 
 
@@ -191,22 +221,56 @@ class Maker:
             self.executor.asked({"resources": self.resources})
         except JobError as error:
             raise JobError(f"{name!r} cannot be started: {error}") from error
-        if batch_id is None:
-            if name is not None and named(config, name) is not None:
-                raise _taken(name)
-            batch_id = new_batch_id(config)
+        self._script = f"exec {shlex.join([sys.executable, '-P', _PROGRAM])}"
+        elsewhere = self.executor.other_hosts
+        self.store = Store.of(config, create=True, other_hosts=elsewhere)
+        if elsewhere:
+            self.store.keep_journal("delete")
+        # The last connection that is closed makes SQLite tidy up, which takes time: once is enough.
+        self._connection = engine.connect(self.paths.index, config.lock_timeout)
+        try:
+            if batch_id is None:
+                self._refuse_taken()
+                batch_id = new_batch_id(self.store)
+            self.limit = (
+                pickles.SMALL_ROLLBACK if self.executor.other_hosts else pickles.limit_of(self._connection)
+            )
+        except BaseException:
+            self.close()
+            raise
         self.batch_id = batch_id
-        self.limit = pickles.SMALL_ROLLBACK if self.executor.other_hosts else self._limit()
 
-    def _limit(self) -> int:
-        with Store.of(self.config) as store, store.reading() as connection:
-            return pickles.limit_of(store.statements(connection).connection)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refuse_taken(self) -> None:
+        if self.name is not None and _row_of(self.store, self.name) is not None:
+            raise _taken(self.name)
+
+    def let_go(self) -> None:
+        """Hold the index open no longer."""
+        self._connection.close()
+
+    def close(self) -> None:
+        """Let go of the index for good."""
+        self.let_go()
+        self.store.__exit__()
 
     def about(self, fn: Callable[..., Any], **more: Any) -> str:
         """Return what whoever runs a function should know of this session."""
         module = getattr(fn, "__module__", None)
         path = [os.path.abspath(place) if place else os.getcwd() for place in sys.path]
-        known = {"versions": versions(), "module": module, "hash": module_hash(module), "path": path}
+        known = {
+            # Tells the function from one of a batch that was removed and had the same number.
+            "id": os.urandom(8).hex(),
+            "versions": versions(),
+            "module": module,
+            "hash": module_hash(module),
+            "path": path,
+        }
         return json.dumps({**known, **more})
 
     def payload(
@@ -245,7 +309,7 @@ class Maker:
             "name": self.name or "BatchExecutor",
             "data_type": "function",
             "data": None,
-            "script": f"exec {shlex.join([sys.executable, '-P', _PROGRAM])}",
+            "script": self._script,
             "queue": self.executor.queue,
             "resources": self.resources,
             "state": "init",
@@ -260,31 +324,12 @@ class Maker:
         last: int | None = None,
         new: bool = True,
     ) -> None:
-        """Add jobs in one transaction: the name of their batch, what they call, and themselves.
+        """Add jobs in one transaction, with the name of their batch and what they call, and submit what is next.
 
-        ``last`` is the number of the job that waits for all others.
+        ``last`` is the number of the job that waits for all others. A new batch that is refused is removed.
         """
         numbers = [payload.number for payload in payloads if payload.number >= 0]
         added = [self.job(number, 0 if number == last else 1) for number in numbers]
-        tell = self.telling(kind, payloads, about, new=new)
-        try:
-            with Store.of(self.config, create=True, other_hosts=on_other_hosts(self.config)) as store:
-                store.add(
-                    {self.batch_id: added},
-                    time.time(),
-                    str(Path.cwd()),
-                    new=new,
-                    also=lambda _, db: tell(db),
-                )
-        except BaseException:
-            if new:
-                shutil.rmtree(self.paths.batch(self.batch_id), ignore_errors=True)
-            raise
-
-    def telling(
-        self, kind: str, payloads: Sequence[Payload], about: Mapping[str, Any] | None, *, new: bool
-    ) -> Callable[[Statements], None]:
-        """Return what writes name and payloads, in the transaction that adds their jobs."""
 
         def also(db: Statements) -> None:
             if self.name is not None:
@@ -296,15 +341,15 @@ class Maker:
             for payload in payloads:
                 calls.add_payload(db, payload)
 
-        return also
-
-    def submit(self) -> None:
-        """Submit what is next; a batch that is refused is removed."""
         try:
-            with Store.of(self.config) as store:
-                submit_batch(store, self.config, self.batch_id, self.executor)
+            add_and_submit(self.store, self.config, self.executor, self.batch_id, added, also, new=new)
         except SubmitError:
-            change.remove(self.config, [self.batch_id])
+            if new:
+                change.remove(self.config, [self.batch_id])
+            raise
+        except BaseException:
+            if new:
+                shutil.rmtree(self.paths.batch(self.batch_id), ignore_errors=True)
             raise
 
 

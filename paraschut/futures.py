@@ -19,14 +19,12 @@ from typing import Any, TypeVar
 from paraschut import change
 from paraschut.awaiting import Ending, Watch
 from paraschut.config import load_config
-from paraschut.dispatch import add_and_submit
 from paraschut.errors import JobError, ParaschutError
-from paraschut.executors.base import JobExecutor, on_other_hosts
+from paraschut.executors.base import JobExecutor
 from paraschut.functions import Maker, unpicklable, unwritable
 from paraschut.mapping import deadline_of, workers_of
 from paraschut.store import calls, pickles
 from paraschut.store.calls import Payload
-from paraschut.store.store import Store
 
 _T = TypeVar("_T")
 #: Calls that are added to the index at once.
@@ -225,6 +223,7 @@ class _Feed:
 
     def __init__(self, maker: Maker) -> None:
         self.maker = maker
+        maker.let_go()  # this may be for long, and the watch minds forks
         self._watch = Watch(maker.config, maker.batch_id, maker.executor)
         self._changed = threading.Condition()
         #: Held while calls are on their way into the index; taken before the other.
@@ -238,7 +237,6 @@ class _Feed:
         self._added = False
         self._closed = False
         self._last_event = 0.0
-        self._store: Store | None = None
 
     # -- from the threads of the user ---------------------------------------------------------------------------
 
@@ -349,8 +347,7 @@ class _Feed:
             raise
         finally:
             self._watch.close()
-            if self._store is not None:
-                self._store.__exit__()
+            self.maker.close()
             _serving.discard(self)
 
     def _turn(self) -> bool:
@@ -390,14 +387,7 @@ class _Feed:
                 if not new:
                     return False
                 shared, self._shared = self._shared, []
-            maker = self.maker
-            if self._store is None:
-                self._store = Store.of(maker.config, create=True, other_hosts=on_other_hosts(maker.config))
-            tell = maker.telling("executor", [*shared, *new], None, new=not self._added)
-            group = [maker.job(payload.number) for payload in new]
-            add_and_submit(
-                self._store, maker.config, maker.executor, maker.batch_id, group, tell, new=not self._added
-            )
+            self.maker.add("executor", [*shared, *new], new=not self._added)
             self._added = True
         return True
 

@@ -20,7 +20,7 @@ from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
 from paraschut.retry import Policy, kept_policy
-from paraschut.store import views
+from paraschut.store import journal, views
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
 #: Seconds for which what was submitted may wait to be recorded together with what comes next.
@@ -126,7 +126,7 @@ def hand_over(
         return done
     make_folder(Paths(store.index).submissions)
     if executor.other_hosts:
-        store.keep_journal("delete")
+        store.keep_journal(journal.mode_for(store.index, config.journal_mode, other_hosts=True))
     environment = (
         new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
     )

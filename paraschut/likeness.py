@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any
 
+#: Their text says all of them.
+_ATOMS = frozenset({int, float, bool, str, type(None)})
+
 
 class _Sink:
     """A file that is only hashed."""
@@ -27,7 +30,7 @@ class _Sink:
         try:
             pickler = cloudpickle.Pickler(self, protocol=5)
             pickler.fast = True
-            pickler.dump(value)
+            pickler.dump(_ordered(value))
         except (RecursionError, ValueError):  # it contains itself
             cloudpickle.Pickler(self, protocol=5).dump(value)
 
@@ -68,6 +71,22 @@ class _Sink:
                 self.write(repr(const).encode())
 
 
+def _ordered(value: Any) -> Any:
+    """Return a value with its sets in an order that does not depend on the session."""
+    if type(value) in {list, tuple}:
+        return [type(value).__name__, *map(_ordered, value)]
+    if type(value) is dict:
+        return {key: _ordered(one) for key, one in value.items()}
+    if type(value) in {set, frozenset}:
+        digests = []
+        for one in value:
+            sink = _Sink()
+            sink.pickle(one)
+            digests.append(sink.hash.hexdigest())
+        return [type(value).__name__, *sorted(digests)]
+    return value
+
+
 def likeness(functions: Iterable[Callable[..., Any] | None], items: Iterable[Any]) -> dict[str, str]:
     """Return hashes of functions and of items, which are the same in another session.
 
@@ -80,5 +99,8 @@ def likeness(functions: Iterable[Callable[..., Any] | None], items: Iterable[Any
     for function in functions:
         sinks["functions"].function(function)
     for item in items:
-        sinks["items"].pickle(item)
+        if type(item) is tuple and _ATOMS.issuperset(map(type, item)):
+            sinks["items"].write(repr(item).encode("utf-8", "surrogatepass"))
+        else:
+            sinks["items"].pickle(item)
     return {what: sink.hash.hexdigest() for what, sink in sinks.items()}

@@ -103,20 +103,20 @@ def persist_map(
     }
     if row is not None:
         about = _same(name, row, about)
-        maker = Maker(config, name, Executor, resources, row["BatchID"])
-    else:
-        maker = Maker(config, name, Executor, resources)
-        if chunk == "auto":
+    with Maker(config, name, Executor, resources, row["BatchID"] if row else None) as maker:
+        if row is None and chunk == "auto":
             about["pilots"] = min(len(items), workers_of(config, maker.executor))
-    work = _Work(maker, fn, reduce, items, about)
-    if row is None:
-        work.add()
-    handle = FunctionMap(config, name, maker.batch_id, about, maker.executor)
-    if row is not None:
-        handle.again()
-    if not about["chunk"]:
-        work.add_rest(_measured(handle, maker.executor, config))
-        handle.layout = layout_of(work.about)
+        work = _Work(maker, fn, reduce, items, about)
+        if row is None:
+            work.add()
+        # A batch that is there goes on where it was, unless somebody says otherwise.
+        given = maker.executor if row is None or Executor is not None else None
+        handle = FunctionMap(config, name, maker.batch_id, about, given)
+        if row is not None:
+            handle.again()
+        if not about["chunk"]:
+            work.add_rest(_measured(handle, maker.executor, config))
+            handle.layout = layout_of(work.about)
     return handle
 
 
@@ -215,7 +215,6 @@ class _Work:
         reduction = self._reduction()  # now, because what cannot be pickled should be said now
         made = [shared, *self._payloads(range(layout.jobs)), *(reduction if layout.chunk else [])]
         self.maker.add("map", made, self.about, last=layout.total)
-        self.maker.submit()
 
     def add_rest(self, chunk: int) -> None:
         """Add the other calls, so many to a job."""
@@ -231,8 +230,6 @@ class _Work:
             row = named(self.maker.config, str(self.maker.name))
             assert row is not None
             self.about = json.loads(row["about"])
-        with Store.of(self.maker.config) as store:
-            submit_batch(store, self.maker.config, self.maker.batch_id, self.maker.executor)
 
     def _payloads(self, numbers: range) -> list[Payload]:
         layout = layout_of(self.about)
@@ -606,7 +603,7 @@ class FunctionMap:
         if bad:
             change.reset(self._config, {self.batch_id: bad})
         with Store.of(self._config) as store:
-            submit_batch(store, self._config, self.batch_id, None)
+            submit_batch(store, self._config, self.batch_id, self._watch.executor)
         self._watch.close()
 
     def cancel(self, force: bool = False) -> bool:

@@ -11,6 +11,7 @@ Everything of an index lies in the folder of its file, so that both can be moved
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -34,6 +35,8 @@ def make_folder(path: str) -> None:
             raise
 
 
+#: What a file system says that has no hard links.
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 _SUFFIX = {"stdout": "out", "stderr": "err"}
 
 

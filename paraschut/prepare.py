@@ -17,6 +17,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
 from paraschut.executors.base import on_other_hosts
 from paraschut.paths import Paths, absolute
+from paraschut.progress import shown
 from paraschut.resources import needs_of
 from paraschut.scripts import is_file, script_path, text_of, write
 from paraschut.store.store import JobIndexTakenError, Store
@@ -47,16 +48,18 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
     'init'
     """
     config = load_config()
-    batch_id = new_batch_id(config) if SetID else None
+    batch_id = None
+    if SetID:
+        with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
+            batch_id = new_batch_id(store)
     return jobs.Job({"BatchID": batch_id, "JobIndex": None, **config.fresh_template()})
 
 
-def new_batch_id(config: Config) -> int:
+def new_batch_id(store: Store) -> int:
     """Reserve a BatchID."""
     now = time.time()
     wanted = int(datetime.fromtimestamp(now, UTC).strftime(_STAMP))
-    with Store.of(config, create=True, other_hosts=on_other_hosts(config)) as store:
-        return store.reserve(wanted, _next_second, now)
+    return store.reserve(wanted, _next_second, now)
 
 
 def _next_second(stamp: int) -> int:
@@ -309,7 +312,7 @@ def _built(config: Config, given: Sequence[Mapping[str, Any]], made: list[str]) 
     """Return the jobs with their own scripts; the files that were written are appended to ``made``."""
     texts = [text_of(one) for one in given]
     ready = []
-    for one, (text, source) in zip(given, texts, strict=True):
+    for one, (text, source) in zip(shown(given, "writing scripts"), texts, strict=True):
         script = text
         if source is not None:
             # A new name if need be: the file of that name may be of a job that is in the index already.

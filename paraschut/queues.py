@@ -24,6 +24,8 @@ from paraschut.store.views import OpenAttempt, OpenSubmission
 
 #: Clocks of two machines, and the seconds that squeue's answer may lag behind a submission.
 _SLACK = 2.0
+#: Seconds that a scheduler may take to end what it has told to end.
+_ENDING = 120.0
 
 
 def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> Queue | None:
@@ -177,6 +179,8 @@ def _causes(
 
 def _verdict(look: _Look, cause: Cause | None, now: float, grace: float) -> Verdict:
     attempt, mark, end = look.attempt, look.mark, look.end
+    if cause is not None and mark is not None and cause.reason == "never started":
+        cause = cause._replace(reason=None)
     found = Found(
         started=attempt.started or (mark.at if mark else None),
         ended=end.ended if end else None,
@@ -187,14 +191,17 @@ def _verdict(look: _Look, cause: Cause | None, now: float, grace: float) -> Verd
         cause=attempt.reason or (end.cause if end else None) or (cause.reason if cause else None),
         final=look.final,
     )
-    if end is None and cause is not None and cause.reason is None and look.listed is False:
-        # It left no word of its own, so what the scheduler saw is all there is.
+    if end is None and mark is not None and cause is not None and not cause.reason and look.listed is False:
+        # It left no word of its own, so what the scheduler saw is all there is. Without a mark nothing of the
+        # user's was run, however well the script ended.
         if cause.signal is not None:
             found = found._replace(ended=now, signal=cause.signal)
         elif cause.code is not None:
             found = found._replace(ended=now, code=cause.code)
     state = attempt.state if attempt.current == attempt.n and attempt.cancelled is None else ""
-    return judge(state, found, now, grace, complete_on_exit=bool(attempt.complete_on_exit))
+    # What the scheduler is still ending, it has reasons for.
+    patience = max(grace, _ENDING) if look.listed else grace
+    return judge(state, found, now, patience, complete_on_exit=bool(attempt.complete_on_exit))
 
 
 def _over(verdict: Verdict) -> bool:

@@ -75,7 +75,7 @@ class AtWork:
         self.modules = modules
         self.environ: dict[str, str] = {}
         self.made = 0
-        self._functions: dict[int, Any] = {}
+        self._functions: dict[int, tuple[str, Any]] = {}
         self._shared: dict[int, Payload] = {}
         self._mine: dict[str, str] = {}
 
@@ -87,6 +87,7 @@ class AtWork:
         desk = _desk()
         key = Key(*spec["key"])
         self._mine = {}
+        self._shared = {}
         payloads: list[Payload] | None = None
         while True:
             self.made += 1

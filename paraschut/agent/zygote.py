@@ -70,12 +70,13 @@ def _preload() -> Modules:
 
     import cloudpickle  # noqa: F401
 
-    import paraschut._run
     import paraschut.agent.worker  # noqa: F401
+    from paraschut._run import versions
 
     # What a job imports of its user's is edited more often than once a second, which is all that a .pyc can tell.
     sys.dont_write_bytecode = True
     faulthandler.enable()
+    versions()  # reads files, once
     modules = Modules()
     modules.note()
     return modules

@@ -72,6 +72,9 @@ class Cause(NamedTuple):
 class ClusterJobExecutor(JobExecutor):
     """The base of executors whose jobs a scheduler runs on other machines.
 
+    A subclass says at least ``name``, ``commands``, ``find_task``, ``resource_flags``, ``submit_command``, ``ask`` and
+    ``delete_ids``; ``docs/executors.md`` shows one.
+
     Parameters
     ----------
     queue : str | None
@@ -87,10 +90,12 @@ class ClusterJobExecutor(JobExecutor):
     #: The commands that a machine must have to submit.
     commands: ClassVar[tuple[str, ...]]
     #: What lines for the scheduler begin with, and the options in them that are ours to say; a colon: has a value.
-    prefix: ClassVar[str]
-    ours: ClassVar[frozenset[str]]
+    prefix: ClassVar[str] = ""
+    ours: ClassVar[frozenset[str]] = frozenset()
     #: Flags that say who pays and where: a closer gets them too.
-    account_flags: ClassVar[frozenset[str]]
+    account_flags: ClassVar[frozenset[str]] = frozenset()
+    #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
+    restart_flags: ClassVar[frozenset[str]] = frozenset()
     #: Whether an option of one letter may have its value right behind it.
     joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
@@ -268,7 +273,7 @@ class ClusterJobExecutor(JobExecutor):
         return list(groups.values())
 
     def _directives(self, task: Task) -> tuple[str, ...]:
-        if task.source is None:
+        if task.source is None or not self.prefix:
             return ()
         return cluster_script.directives_of(task.source, self.prefix, self.ours, joined=self.joined)
 
@@ -297,7 +302,10 @@ class ClusterJobExecutor(JobExecutor):
         numbers = range(first.number, first.number + len(submission.tasks)) if array else None
         flags = self.flags_of(first.queue or self.queue, first.resources, first.options)
         command = self.submit_command(path, name_of(submission.label, submission.token), folder, numbers)
-        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
+        restarts, _ = cluster_script.picked(
+            [*self._directive_words(first)], self.restart_flags, joined=self.joined
+        )
+        answer = run_command([*command, *restarts, *flags, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:

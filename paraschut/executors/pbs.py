@@ -55,8 +55,8 @@ class PBSJobExecutor(ClusterJobExecutor):
     -----
     Of a job's resources, ``cpus`` becomes ``-l ncpus``, ``mem`` ``-l mem``, ``walltime`` ``-l walltime``, ``gpus``
     ``-l ngpus``; with several ``nodes``, all of these but the walltime go into ``-l select``. Other keys are resources
-    of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` in a script are honoured;
-    flags win over them.
+    of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` before the first command of
+    a script are honoured; flags win over them.
 
     Built on what OpenPBS 23.06 was seen to print, and on a program that prints the same.
 
@@ -71,6 +71,7 @@ class PBSJobExecutor(ClusterJobExecutor):
     prefix: ClassVar[str] = "#PBS"
     ours: ClassVar[frozenset[str]] = words("-J: -o: -e: -j: -k: -N: -V -v: -I -X -z -S: -C:")
     account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q:")
+    restart_flags: ClassVar[frozenset[str]] = words("-r:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=${PBS_ARRAY_INDEX-0} paraschut_known_as=${PBS_JOBID-unknown}"
     )

@@ -430,6 +430,8 @@ paraschut_attempt() {
     trap : USR1 USR2 XCPU
     paraschut_began=$(date +%s) || return 2
     paraschut_take "$1" || return
+    # How an earlier start of it ended says nothing any more.
+    [ "$paraschut_n" -eq 0 ] || rm -f "$paraschut_folder/$1.exit"
     paraschut_code=126
     if [ -n "$paraschut_told" ]; then
         paraschut_code=$paraschut_told

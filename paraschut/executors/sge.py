@@ -79,6 +79,7 @@ class SGEJobExecutor(ClusterJobExecutor):
     joined: ClassVar[bool] = False
     #: SGE numbers tasks from 1.
     first_task: ClassVar[int] = 1
+    restart_flags: ClassVar[frozenset[str]] = words("-r:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=1 paraschut_known_as=${JOB_ID-unknown}\n"
         "case ${SGE_TASK_ID-undefined} in\n"

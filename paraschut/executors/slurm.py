@@ -71,6 +71,8 @@ _UNCLEAR = re.compile(
     r"|communication|Unspecified error",
     re.IGNORECASE,
 )
+#: More than any signal's number that ends a process by itself.
+_SIGNALS = 32
 #: The end of a log that is looked at for the scheduler's words, in bytes.
 _TAIL = 4000
 
@@ -92,7 +94,8 @@ class SlurmJobExecutor(ClusterJobExecutor):
     Of a job's resources, ``cpus`` becomes ``--cpus-per-task``, ``mem`` ``--mem`` (for each node), ``walltime``
     ``--time``, ``gpus`` ``--gres=gpu:N``, ``nodes`` ``--nodes``. Other keys are long options of ``sbatch``, such as
     ``{"qos": "long", "exclusive": True}``. Keys that only PBS knows (``pmem``, ``cput`` …) are ignored, and the pass
-    says so; all others are refused. Lines that begin with ``#SBATCH`` in a script are honoured; flags win over them.
+    says so; all others are refused. Lines that begin with ``#SBATCH`` before the first command of a script are
+    honoured; flags win over them.
 
     Examples
     --------
@@ -110,6 +113,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
     account_flags: ClassVar[frozenset[str]] = words(
         "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
+    restart_flags: ClassVar[frozenset[str]] = words("--requeue")
     find_task: ClassVar[str] = (
         # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.
         "paraschut_forwards=1 paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
@@ -229,7 +233,31 @@ class SlurmJobExecutor(ClusterJobExecutor):
                 reason = "never started"
             found[task] = Cause(reason, words=" ".join(filter(None, [said, log])))
         unknown = [task for task in tasks if task not in found]
-        return {**found, **(self._accounted(cluster_id, unknown) if unknown else {})}
+        if unknown:
+            found |= self._accounted(cluster_id, unknown)
+        silent = {
+            task: cause
+            for task, cause in found.items()
+            if cause.reason in {None, "never started"} and cause.code is None and cause.signal is None
+        }
+        return {**found, **(self._remembered(cluster_id, silent) if silent else {})}
+
+    def _remembered(self, cluster_id: str, silent: Mapping[int, Cause]) -> dict[int, Cause]:
+        """Add the exit codes of tasks that ended by themselves, as long as Slurm remembers them."""
+        command = ["scontrol", "--oneliner", "show", "job", self.job_of(cluster_id)]
+        try:
+            answer = run_command(command, self.timeout)
+        except ExecutorError:
+            return {}
+        found: dict[int, Cause] = {}
+        for task, code, signal in remembered(answer.out):
+            for one in silent if task is None else {task} & set(silent):
+                # A signal that there is not, such as 53, stands for what Slurm could not do.
+                if 0 < signal < _SIGNALS:
+                    found[one] = silent[one]._replace(reason=None, signal=signal)
+                elif not signal and silent[one].reason is None:
+                    found[one] = silent[one]._replace(code=code)
+        return found
 
     def _accounted(self, cluster_id: str, tasks: Sequence[int]) -> dict[int, Cause]:
         job = self.job_of(cluster_id)
@@ -269,6 +297,25 @@ def rows_of(printed: str) -> list[Row]:
         numbers = "" if tasks == "N/A" else tasks.partition("%")[0]
         rows.append(Row(job, numbers, _KINDS.get(word, Kind.ENDED), word, reason, name))
     return rows
+
+
+def remembered(printed: str) -> list[tuple[int | None, int, int]]:
+    r"""Return the task (None: it is no array), exit code and signal of what scontrol says has ended by itself.
+
+    Examples
+    --------
+    >>> remembered("JobId=23 ArrayJobId=21 ArrayTaskId=3 JobState=FAILED Reason=None ExitCode=0:9 RunTime=00:00:01\n")
+    [(3, 0, 9)]
+    """
+    found: list[tuple[int | None, int, int]] = []
+    for line in printed.splitlines():
+        state = re.search(r"\bJobState=(\w+)", line)
+        ended = re.search(r"\sExitCode=([0-9]+):([0-9]+)", line)
+        task = re.search(r"\sArrayTaskId=(\S+)", line)
+        single = task is None or task[1].isdecimal()
+        if state and ended and single and state[1] in {"FAILED", "COMPLETED"}:
+            found.append((int(task[1]) if task else None, int(ended[1]), int(ended[2])))
+    return found
 
 
 def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:

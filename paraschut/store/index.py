@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from typing import Any, Self
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from paraschut.config import Config
 from paraschut.errors import SchemaError, StoreError
-from paraschut.paths import make_folder
+from paraschut.paths import NO_LINKS, make_folder
 from paraschut.store import engine, journal, runtime, schema
 from paraschut.store.line import Line
 from paraschut.store.migrate import migrate
@@ -32,6 +33,12 @@ def _plain_errors() -> Iterator[None]:
         if isinstance(error.orig, sqlite3.Error):
             raise error.orig from error
         raise
+
+
+@lru_cache(maxsize=8)
+def _engine_of(index: str, limit: float) -> Engine:
+    """Return an engine, which keeps no connection, but the statements that it has compiled: most of their cost."""
+    return create_engine("sqlite://", creator=lambda: engine.connect(index, limit), poolclass=NullPool)
 
 
 class Index:
@@ -74,9 +81,7 @@ class Index:
             self._create(journal.mode_for(os.path.dirname(self.index), journal_mode, other_hosts=other_hosts))
         if os.path.exists(self.index):
             journal.refuse_shared_log(self.index)
-        self._engine = create_engine(
-            "sqlite://", creator=lambda: engine.connect(self.index, lock_timeout), poolclass=NullPool
-        )
+        self._engine = _engine_of(self.index, lock_timeout)
         with engine.speaking(self.index), closing(engine.connect(self.index, lock_timeout)) as connection:
             self._check_version(connection)
         if journal_mode != "auto" or other_hosts:
@@ -99,32 +104,57 @@ class Index:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.dispose()
+        """Leave nothing: connections are closed after each transaction."""
 
     def _create(self, mode: str) -> None:
-        if os.path.exists(self.index) and not self._is_blank():
+        """Make the index beside, and give it its name when it is whole: nobody ever meets half of one."""
+        if os.path.exists(self.index):
+            if self._is_blank():
+                self._fill(self.index, mode)
             return
+        beside = f"{self.index}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             make_folder(os.path.dirname(self.index))
-            os.close(os.open(self.index, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._fill(beside, mode)
+            if not self._named(beside):
+                self._fill(self.index, mode)
         except OSError as error:
             raise StoreError(
                 f"The index {self.index} cannot be made: {error.strerror}. Set job_dir in the configuration to a "
                 f"folder of yours that can be written."
             ) from error
+        finally:
+            with suppress(OSError):
+                os.unlink(beside)
+
+    def _named(self, beside: str) -> bool:
+        """Give a file the index's name, unless another process was faster; False where there are no hard links."""
+        try:
+            os.link(beside, self.index)
+        except FileExistsError:
+            return True
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return False
+        return True
+
+    def _fill(self, path: str, mode: str) -> None:
+        """Make the tables in a file that has none."""
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         with engine.speaking(self.index):
-            connection = sqlite3.connect(self.index, timeout=self._limit, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=self._limit, isolation_level=None)
             try:
                 if connection.execute("PRAGMA journal_mode").fetchone() != (mode,):
-                    journal.switch(connection, self.index, mode, self._limit)
+                    journal.switch(connection, path, mode, self._limit)
             finally:
                 connection.close()
         made = create_engine(
-            "sqlite://", creator=lambda: engine.connect(self.index, self._limit), poolclass=NullPool
+            "sqlite://", creator=lambda: engine.connect(path, self._limit), poolclass=NullPool
         )
         with made.connect() as connected:
             raw: Any = connected.connection.driver_connection
-            with self._line.writing(raw):
+            with Line(path, self._limit).writing(raw):
                 if self._has_nothing(raw):
                     schema.metadata.create_all(connected, checkfirst=False)
                     for rule in schema.RULES:

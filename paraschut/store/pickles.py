@@ -22,6 +22,10 @@ SMALL, SMALL_ROLLBACK = 100_000, 16_000
 _TRUST = 0.2
 
 
+_ATOMS = frozenset({int, float, bool, str, bytes, type(None)})
+#: Items up to which a look at each of them pays.
+_FEW = 100
+
 #: When an index was last found to be trustworthy, and the rights on it and its folder then.
 _looked: dict[tuple[str, tuple[str, ...]], tuple[float, Any]] = {}
 
@@ -98,6 +102,8 @@ def dump(value: object, path: str, limit: int) -> bytes | None:
 
     Whatever cannot be pickled raises what ``cloudpickle`` raises.
     """
+    if _is_of_atoms(value):
+        return keep(pickle.dumps(value, protocol=5), path, limit)
     spool = _Spool(path, limit)
     try:
         _pickler()(spool, protocol=5).dump(value)
@@ -130,6 +136,21 @@ def dump_plain(value: object, path: str, limit: int) -> bytes | None:
     except BaseException:
         spool.abandon()
         raise
+
+
+def _is_of_atoms(value: object, depth: int = 3) -> bool:
+    """Return whether a small value is made of numbers and text only, so that nothing in it needs cloudpickle."""
+    if type(value) in _ATOMS:
+        return True
+    if not depth:
+        return False
+    if isinstance(value, dict):
+        whole = type(value) is dict and len(value) <= _FEW and all(type(key) is str for key in value)
+        return whole and all(_is_of_atoms(item, depth - 1) for item in value.values())
+    if isinstance(value, (tuple, list)):
+        whole = type(value) in {tuple, list} and len(value) <= _FEW
+        return whole and all(_is_of_atoms(item, depth - 1) for item in value)
+    return False
 
 
 def _pickler() -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from paraschut import checks
 from paraschut import job as jobs
 from paraschut.bulk import Packer
 from paraschut.errors import JobError
+from paraschut.progress import shown
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
 
@@ -87,7 +88,7 @@ def packed(
     values: list[Any] = []
     batch_id = checks.plain_number(group[0]["BatchID"])
     given = name = None
-    for one in group:
+    for one in shown(group, "adding"):
         if one["name"] is not given:
             given = one["name"]
             name = jobs.joined_name(given)

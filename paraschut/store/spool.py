@@ -9,7 +9,6 @@ road of a job: imports little.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -20,17 +19,13 @@ from typing import Any, NamedTuple
 
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
-from paraschut.paths import Paths, make_folder
+from paraschut.paths import NO_LINKS, Paths, make_folder
 from paraschut.store import calls, runtime
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
 
 #: Seconds for which the last name of an attempt that has ended stays: longer than any writer takes to fold.
 _DONE_STAYS = 3600.0
-#: What a file system says that has no hard links.
-_NO_LINKS = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
-)
 
 
 def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
@@ -72,7 +67,7 @@ def _numbered(paths: Paths, key: Key, beside: str) -> str:
         except FileExistsError:
             number += 1
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             with suppress(FileExistsError):
                 # Empty as long as it only holds the name: who reads it then passes it over.

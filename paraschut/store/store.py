@@ -118,8 +118,9 @@ class Store(Index):
 
     def reserve(self, wanted: int, following: Callable[[int], int], now: float) -> int:
         """Take a BatchID that nobody has, from ``wanted`` on; the row without jobs is not yet a batch."""
-        with self.writing() as (connection, _):
-            while connection.execute(select(batch.c.BatchID).where(batch.c.BatchID == wanted)).first():
+        taken = 'SELECT 1 FROM batch WHERE "BatchID"=?'
+        with self.writing() as (connection, db):
+            while db.connection.execute(taken, (wanted,)).fetchone():
                 wanted = following(wanted)
             connection.execute(insert(batch).values(BatchID=wanted, created=now))
         return wanted

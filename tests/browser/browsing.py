@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+#: In JupyterLab: the notebook's kernel waits for work.
+KERNEL_IDLE = (
+    "jupyterapp.shell.currentWidget.sessionContext.isReady && "
+    "jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
+)
+
 
 def do(page, command):
     """Give JupyterLab a command, and do not wait for its end."""

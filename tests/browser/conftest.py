@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 import nbformat
 import pytest
-from browsing import do
+from browsing import KERNEL_IDLE, do
 from stories import ROOT
 
 REQUIRED = "browser" in os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
@@ -81,10 +81,7 @@ class Lab:
         page.evaluate("() => { jupyterapp.shell.collapseLeft() }")
         if run:
             # What is run earlier makes JupyterLab ask which kernel is meant.
-            page.wait_for_function(
-                "jupyterapp.shell.currentWidget.sessionContext.isReady && "
-                "jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
-            )
+            page.wait_for_function(KERNEL_IDLE)
             do(page, "notebook:run-all-cells")
         return page
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,33 @@ def make_site(world, request):
     yield make
     for site in made:
         site.end()
+
+
+@pytest.fixture
+def wrap(tmp_path, monkeypatch):
+    """Return a function that puts a program before a scheduler's command on PATH, as long as its block lasts.
+
+    ``wrap("sbatch", before="kill -KILL $PPID")`` is shell that runs before the command, ``after`` it, or ``instead``;
+    ``$CALL`` is the number of the call, from 1. Its value is a function that says how often it was called.
+    """
+    folder = tmp_path / "wrapped"
+
+    @contextmanager
+    def wrapped(command, *, before=":", after=":", instead=""):
+        real = shutil.which(command)
+        folder.mkdir(exist_ok=True)
+        calls = folder / f"{command}.calls"
+        calls.write_text("")
+        script = folder / command
+        script.write_text(
+            f'#!/bin/sh\necho call >> "{calls}"\nCALL=$(wc -l < "{calls}")\n{before}\n'
+            + (instead or f'{shlex.quote(str(real))} "$@"\nCODE=$?\n{after}\nexit $CODE')
+            + "\n"
+        )
+        script.chmod(0o755)
+        with monkeypatch.context() as here:
+            here.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            yield lambda: len(calls.read_text().split())
+        script.unlink()
+
+    return wrapped

@@ -165,3 +165,15 @@ def test_lines_for_the_scheduler_are_honoured_but_those_that_are_ours(configured
     assert psu.qdel_batch(job["BatchID"]) == 1
     assert states(configured) == {"held"}
     assert [call["command"] for call in fake_slurm.calls()].count("scancel") == 2
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [("auto", "delete"), ("wal", "wal")])
+def test_the_index_gets_a_rollback_journal_unless_a_person_chose(configured, fake_slurm, chosen, kept):
+    config = configured / "config.toml"
+    config.write_text(config.read_text().replace("[paraschut]", f'[paraschut]\njournal_mode = "{chosen}"'))
+    job = psu.get_job_template(SetID=True) | {"name": "one", "script": "true", "complete_on_exit": True}
+    psu.add_batch_to_queue(job["BatchID"], [job], set_index=True)
+    fake_slurm.set(paused=True)
+    psu.submit_jobs(Verbose=False)
+    with closing(sqlite3.connect(configured / "jobs" / "index.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (kept,)

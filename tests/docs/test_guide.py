@@ -13,8 +13,9 @@ from stories import ROOT
 import paraschut
 
 DOCS = ROOT / "docs"
-#: The page about other schedulers has a test of its own.
-PAGES = sorted(path.name for path in DOCS.glob("*.md") if path.name != "executors.md")
+#: Pages that need a scheduler have tests of their own.
+ELSEWHERE = {"clusters.md": "test_clusters_page.py", "executors.md": "test_executors_chapter.py"}
+PAGES = sorted({path.name for path in DOCS.glob("*.md")} - set(ELSEWHERE))
 
 
 def blocks(page, language):
@@ -59,6 +60,11 @@ def test_the_commands_of_a_page_run(page, on_path):
     if page == "command-line.md":
         assert "sample: two words" in done.stdout
         assert "WRONG" not in done.stdout
+
+
+def test_every_other_page_has_a_test_of_its_own():
+    for page, test in ELSEWHERE.items():
+        assert page in (ROOT / "tests" / "docs" / test).read_text("utf-8")
 
 
 def test_every_public_name_is_in_the_reference():

@@ -410,7 +410,8 @@ def test_an_executor_that_writes_its_jobs_into_a_file_works_as_well(world):
     file = psu.FileJobExecutor("jobs.sh")
     with psu.BatchExecutor(file) as executor:
         calls = [executor.submit(pow, 2, x) for x in range(3)]
-        until(lambda: os.path.exists("jobs.sh"))
+        batch = executor._feed.maker.batch_id
+        until(lambda: os.path.exists(world.index) and list(world.states(batch).values()) == ["submit"] * 3)
         assert os.system("sh ./jobs.sh > /dev/null 2>&1") == 0
         assert [call.result(60) for call in calls] == [1, 2, 4]
 

@@ -347,3 +347,14 @@ def test_a_call_may_start_processes_and_threads(world):
             return pool.map(abs, found)
 
     assert psu.persist_map(busy, range(6), name="busy").results(timeout=60) == [[x] * 3 for x in range(6)]
+
+
+def test_a_batch_that_has_the_number_of_one_that_was_removed_calls_its_own_function(world):
+    """Workers keep what they have loaded, and BatchIDs of removed batches may come again within a second."""
+    numbers = set()
+    for power in range(1, 12):
+        calls = psu.persist_map(lambda x, power=power: x**power, range(4), name="same")
+        numbers.add(calls.batch_id)
+        assert calls.results(timeout=60) == [x**power for x in range(4)]
+        calls.cleanup()
+    assert len(numbers) < 11

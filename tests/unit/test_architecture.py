@@ -26,6 +26,7 @@ MODULES = {
 #: From the ground up: a module imports from its own floor and those below it.
 FLOORS = {
     "ground": {
+        "progress",
         "runs",
         "errors",
         "values",

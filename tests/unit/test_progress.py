@@ -1,0 +1,53 @@
+"""A bar appears for what takes long, on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr
+
+import pytest
+from stories import BATCH
+
+import paraschut as psu
+from paraschut import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error is a terminal, and nobody waits for the bar."""
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    return Terminal()
+
+
+def test_adding_many_jobs_shows_a_bar(index, make_jobs, terminal):
+    with redirect_stderr(terminal):
+        psu.add_batch_to_queue(BATCH, make_jobs(2000, script="echo {JobIndex}"), build_script=True)
+    told = terminal.getvalue()
+    assert "adding" in told
+    assert "2000" in told
+    assert told.endswith("\r"), "it leaves nothing behind"
+
+
+def test_adding_few_shows_none(index, make_jobs, terminal):
+    with redirect_stderr(terminal):
+        psu.add_batch_to_queue(BATCH, make_jobs(20))
+    assert terminal.getvalue() == ""
+
+
+def test_removing_many_batches_shows_a_bar(index, make_jobs, terminal):
+    for number in range(12):
+        psu.add_batch_to_queue(BATCH + number, make_jobs(1, batch=BATCH + number))
+    with redirect_stderr(terminal):
+        psu.remove_batch(range(BATCH, BATCH + 12))
+    assert "removing" in terminal.getvalue()
+
+
+def test_what_is_no_terminal_gets_none(index, make_jobs, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    psu.add_batch_to_queue(BATCH, make_jobs(2000))
+    assert capsys.readouterr().err == ""
