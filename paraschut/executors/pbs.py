@@ -149,9 +149,7 @@ class PBSJobExecutor(ClusterJobExecutor):
 
     def most(self) -> int:
         """Return how many subjobs an array may have: the server says so."""
-        answer = run_command(["qstat", "-Bf"], self.timeout)
-        limit = re.search(r"max_array_size\s*=\s*([0-9]+)", answer.out)
-        return min(self.array_size, max(1, int(limit[1]))) if limit else self.array_size
+        return self.most_of(["qstat", "-Bf"], r"max_array_size\s*=\s*([0-9]+)")
 
     def ask(self) -> list[Row]:
         """Ask for this user's jobs: their ids first, because the long answer has everybody's."""
