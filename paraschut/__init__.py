@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from paraschut.executors.pbs import PBSJobExecutor
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
+    from paraschut.explaining import explain
     from paraschut.functions import persist, readmgr
     from paraschut.futures import BatchExecutor
     from paraschut.histories import history
@@ -97,6 +98,7 @@ __all__ = [
     "add_batch_to_queue",
     "add_job_to_queue",
     "boost_batch_priority",
+    "explain",
     "generate_data",
     "generate_script",
     "get_job_info",
@@ -170,6 +172,7 @@ _HOMES = {
     "executors.slurm": ("SlurmJobExecutor",),
     "histories": ("history",),
     "logs": ("print_log",),
+    "explaining": ("explain",),
     "functions": ("persist", "readmgr"),
     "futures": ("BatchExecutor",),
     "mapping": ("persist_map",),

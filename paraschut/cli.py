@@ -15,7 +15,7 @@ import click
 
 from paraschut import __version__, job_cli
 from paraschut.cli_change import boost, cancel, remove, reset
-from paraschut.cli_look import history, info, log, queue, report, watch
+from paraschut.cli_look import explain, history, info, log, queue, report, watch
 from paraschut.cli_parts import (
     Commands,
     Selector,
@@ -341,6 +341,7 @@ for _command in (
     watch,
     log,
     info,
+    explain,
     history,
     report,
     reset,

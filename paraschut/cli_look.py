@@ -359,3 +359,28 @@ def history(which: Selector, as_json: bool) -> None:
         put_json(found)
     else:
         click.echo(repr(found))
+
+
+@click.command(cls=Verbatim)
+@click.argument("which", metavar="BATCH:JOB", type=selector)
+@json_option
+def explain(which: Selector, as_json: bool) -> None:
+    """Say why a job is not running.
+
+    Every rule, job or word of the scheduler that holds it back: the group above
+    it, what it comes after, a priority above 100, the limit of jobs, the pause
+    before it is tried again.
+
+    For example:
+
+      paraschut explain last:7
+
+    --json: a list of sentences.
+    """
+    from paraschut.explaining import explain as explain_job
+
+    found = explain_job(*one_job(which))
+    if as_json:
+        put_json(list(found))
+    else:
+        click.echo(repr(found))

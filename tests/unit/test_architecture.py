@@ -41,6 +41,7 @@ FLOORS = {
         "paths",
         "retry",
         "after",
+        "why",
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
@@ -48,6 +49,7 @@ FLOORS = {
     "what is shown": {"figures", "render_html", "snapshot", "screen", "logs", "histories", "terminal"},
     "inside and outside of jobs": {
         "spawn",
+        "explaining",
         "runtime",
         "dashboard",
         "watching",
@@ -176,6 +178,7 @@ def test_a_module_knows_only_what_is_below_it(module):
         "reconcile",
         "retry",
         "after",
+        "why",
         "errors",
         "values",
         "paths",
@@ -312,6 +315,7 @@ SUBMITTING = {
     "qdel_job",
 }
 WATCHING = {
+    "explain",
     "plot_resources",
     "plot_timeline",
     "report",

@@ -246,6 +246,12 @@ def test_history_tells_attempts_and_changes(done, inside):
     assert f"process {os.getpid()} on" in text
 
 
+def test_explain_says_why_a_job_is_not_running(done, batch):
+    first, *_ = done("explain", "last:3").splitlines()
+    assert first.startswith("3 jobs of a higher priority in its batch are not complete")
+    assert json.loads(done("explain", "last:3", "--json"))[0] == first
+
+
 def test_history_of_a_job_that_was_never_submitted(done, batch):
     """Says so."""
     assert done("history", "last:3").startswith(f"Job {BATCH}:3 was not submitted yet.")
