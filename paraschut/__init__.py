@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from paraschut.reporting import plot_resources, plot_timeline, report
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
+    from paraschut.spawn import spawn_complete, spawn_get_info, spawn_resubmit, spawn_submit
     from paraschut.submitter import periodic_submitter
     from paraschut.watching import watch
 
@@ -120,6 +121,10 @@ __all__ = [
     "set_complete",
     "set_job_field",
     "set_progress",
+    "spawn_complete",
+    "spawn_get_info",
+    "spawn_resubmit",
+    "spawn_submit",
     "submit_jobs",
     "submit_one_batch",
     "submit_one_job",
@@ -178,6 +183,7 @@ _HOMES = {
     "reporting": ("plot_resources", "plot_timeline", "report"),
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
+    "spawn": ("spawn_complete", "spawn_get_info", "spawn_resubmit", "spawn_submit"),
     "submitter": ("periodic_submitter",),
     "watching": ("watch",),
 }

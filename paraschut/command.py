@@ -38,10 +38,19 @@ def _shebang(start: bytes) -> tuple[str, ...]:
 
 
 def job_variables(
-    index: str, batch_id: int, job_index: int, n: int, token: str, task: int, cluster_id: str
+    index: str,
+    batch_id: int,
+    job_index: int,
+    n: int,
+    token: str,
+    task: int,
+    cluster_id: str,
+    spawn_id: int | None = None,
 ) -> dict[str, str]:
     """Return the variables by which a job finds itself, on every executor."""
+    copy = {} if spawn_id is None else {"PARASCHUT_SPAWNID": str(spawn_id)}
     return {
+        **copy,
         "PARASCHUT_INDEX": index,
         "PARASCHUT_BATCHID": str(batch_id),
         "PARASCHUT_JOBINDEX": str(job_index),

@@ -185,6 +185,7 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
         missing = views.missing(connection, condition)
         progress = views.progress(connection, condition)
         active = views.active_jobs(connection)
+        copies = views.copies(connection)
     for batch_id, job_index, _, _ in missing:
         online.pop((batch_id, job_index), None)
     by_batch: dict[int, list[int]] = {}
@@ -206,7 +207,7 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
         info = known[batch_id]
         lit = by_batch.get(batch_id, [])
         states = tuple(
-            _state_row(state, of_state, lit) for state, of_state in groupby(group, key=itemgetter(1))
+            _state_row(state, of_state, lit, copies) for state, of_state in groupby(group, key=itemgetter(1))
         )
         rows.append(
             BatchRow(
@@ -253,13 +254,24 @@ def _times(
     return found
 
 
-def _state_row(state: str, islands: Iterable[tuple[int, str, int, int]], online: list[int]) -> StateRow:
-    spans = tuple([Span(first, last) for _, _, first, last in islands])
+def _state_row(
+    state: str,
+    islands: Iterable[tuple[int, str, int, int]],
+    online: list[int],
+    copies: Mapping[tuple[int, int], int],
+) -> StateRow:
+    mine_of = list(islands)
+    spans = tuple([Span(first, last) for _, _, first, last in mine_of])
     count = sum([last - first for first, last in spans]) + len(spans)
     if not online or state not in {"submit", "run", "spawn"}:
         return StateRow(state, count, spans, ())
     mine = {index for first, last in spans for index in range(first, last + 1)}
-    return StateRow(state, count, spans, spans_of(index for index in online if index in mine))
+    several = tuple(
+        (index, copies[mine_of[0][0], index])
+        for index in online
+        if state == "spawn" and index in mine and (mine_of[0][0], index) in copies
+    )
+    return StateRow(state, count, spans, spans_of(index for index in online if index in mine), several)
 
 
 def _reset_missing(store: Store, condition: Any) -> None:

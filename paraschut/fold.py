@@ -197,12 +197,14 @@ def settle_claim(
     if is_alive(owner) is not False and not silent:
         return
     waits = isinstance(executor, ClusterJobExecutor) and not force
-    if waits and one.host == host_name() and _named_somewhere(one.token):
-        return  # the scheduler's command outlived who had started it
+    # Looked at before the scheduler is asked: the command may end in between.
+    under_way = waits and one.host == host_name() and _named_somewhere(one.token)
     found = executor.find(bare(store, one.token))
     if found is not None:
         store.record({one.token: found}, time.time())
         return
+    if under_way:
+        return  # the scheduler's command outlived who had started it
     if waits and one.host != host_name():
         # A command on another machine may be slower than all that wait for it: look twice.
         now = int(time.time())
@@ -302,7 +304,7 @@ def _fold_attempt(
         end_attempt(db, key, Ended(found.started, now, None, None), verdict.reason, complete=False)
     elif verdict.absent_since != attempt.absent_since:
         db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
-    if mark is not None and attempt.started is None and attempt.state == "submit" and end is None:
+    if mark is not None and attempt.started is None and attempt.state in {"submit", "spawn"} and end is None:
         db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
         db.run("job_runs", **key._asdict())
 

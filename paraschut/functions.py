@@ -1,4 +1,31 @@
-"""Functions as jobs: started in the background by name, and fetched whenever, wherever the index is seen."""
+r"""Functions as jobs: started in the background by name, and fetched whenever, wherever the index is seen.
+
+>>> import math, time
+>>> def hello():
+...     time.sleep(1)  # a long task
+...     print("Hello, World!")
+...     return [42]
+>>> job = persist(hello, "hello", "local")
+>>> job.status() in {"queued", "running"}  # meanwhile, do something else
+True
+>>> job.fetch()
+[42]
+>>> job.getstdout(), job.getstderr()
+('Hello, World!\n', '')
+>>> job.wait(), job.isready(), job.status()
+(True, True, 'done')
+>>> job.cleanup()
+
+On a cluster it is the same, and so it is in another session.
+
+>>> job = persist(lambda: 4 * math.atan(1), "calcpi")  # or with "slurm"
+>>> job = readmgr("calcpi")
+>>> job.jobinfo().startswith("'calcpi' (job ")
+True
+>>> print("pi =", job.fetch())
+pi = 3.141592653589793
+>>> job.cleanup()
+"""
 
 from __future__ import annotations
 

@@ -301,7 +301,8 @@ class _Desk:
         fields = one.fields
         workdir = fields.get("workdir") or one.workdir or self.paths.folder
         key = (one.batch_id, one.job_index, one.n)
-        mine = job_variables(self.paths.index, *key, one.token, one.task, f"{one.token}.{one.task}")
+        known_as = f"{one.token}.{one.task}"
+        mine = job_variables(self.paths.index, *key, one.token, one.task, known_as, one.spawn_id)
         if self.executor.ids_come_late:
             del mine["PARASCHUT_CLUSTERID"]
         script = str(fields["script"])

@@ -37,7 +37,7 @@ OPTIONAL = ("vars", "workdir", "complete_on_exit", "options", "retries", "after"
 #: Kept in columns of their own, not in the metadata.
 COLUMNS = ("BatchID", "JobIndex", "priority", "state")
 #: Filled in from the attempts when a job is read, and never written back.
-RUNTIME = ("ClusterID", "hostname", "subtime", "stdout", "stderr", "qstat")
+RUNTIME = ("ClusterID", "hostname", "subtime", "stdout", "stderr", "qstat", "SpawnID")
 
 _NOT_METADATA = frozenset(COLUMNS + RUNTIME + ("progress", "progress_message", "failure", "attempt"))
 

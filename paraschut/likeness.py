@@ -30,7 +30,7 @@ class _Sink:
         try:
             pickler = cloudpickle.Pickler(self, protocol=5)
             pickler.fast = True
-            pickler.dump(value)
+            pickler.dump(_ordered(value))
         except (RecursionError, ValueError):  # it contains itself
             cloudpickle.Pickler(self, protocol=5).dump(value)
 
@@ -69,6 +69,22 @@ class _Sink:
                 self.write(repr(sorted(map(repr, const))).encode())
             else:
                 self.write(repr(const).encode())
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value with its sets in an order that does not depend on the session."""
+    if type(value) in {list, tuple}:
+        return [type(value).__name__, *map(_ordered, value)]
+    if type(value) is dict:
+        return {key: _ordered(one) for key, one in value.items()}
+    if type(value) in {set, frozenset}:
+        digests = []
+        for one in value:
+            sink = _Sink()
+            sink.pickle(one)
+            digests.append(sink.hash.hexdigest())
+        return [type(value).__name__, *sorted(digests)]
+    return value
 
 
 def likeness(functions: Iterable[Callable[..., Any] | None], items: Iterable[Any]) -> dict[str, str]:

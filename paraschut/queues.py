@@ -224,7 +224,7 @@ def _fold(db: Statements, look: _Look, cause: Cause | None, verdict: Verdict, no
         return
     if verdict.absent_since != attempt.absent_since:
         db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
-    if mark is not None and attempt.started is None and attempt.state == "submit":
+    if mark is not None and attempt.started is None and attempt.state in {"submit", "spawn"}:
         db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
         db.run("job_runs", **key._asdict())
 

@@ -226,7 +226,7 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
     where, key = _where(BatchID, JobIndex, "get_job_info")
     desk = _desk()
     if not SetID:
-        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
+        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted, key))
     if key is None:
         raise NotInJobError(
             f"get_job_info(SetID=True) says that job {where[0]}:{where[1]} runs, and this process is not that job. Leave "
@@ -236,7 +236,7 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
 
     def run_and_read(db: Statements) -> jobs.Job:
         runtime.mark_run(db, key, now)
-        return runtime.read_job(db, desk.index, *where, desk.trusted)
+        return runtime.read_job(db, desk.index, *where, desk.trusted, key)
 
     try:
         return desk.write(run_and_read, key)
@@ -245,7 +245,7 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
     except StoreError:
         # The index cannot be written now; that the job runs is kept beside it, and reading may still work.
         desk.keep(key, {"kind": "run", "at": now, "host": host_name()})
-        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted))
+        return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted, key))
 
 
 def update_job(JobInfo: dict[str, Any]) -> None:

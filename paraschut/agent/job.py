@@ -165,7 +165,7 @@ def spec_of(
     fields = json.loads(row["metadata"])
     key = running.key
     workdir = fields.get("workdir") or row["workdir"] or paths.folder
-    mine = job_variables(paths.index, *key, row["token"], row["task"], running.cluster_id)
+    mine = job_variables(paths.index, *key, row["token"], row["task"], running.cluster_id, row["spawn_id"])
     warm = bool(row["warm"]) and not running.asked.get("mem")  # what a worker holds would be counted, too
     function = {
         "warm": warm,

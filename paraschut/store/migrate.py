@@ -43,10 +43,11 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE job ADD COLUMN raised TEXT",
         "ALTER TABLE job ADD COLUMN not_before REAL DEFAULT '0' NOT NULL",
         "ALTER TABLE job ADD COLUMN waits INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE attempt ADD COLUMN spawn_id INTEGER",
         "DROP INDEX job_unfinished",
         "DROP INDEX job_global",
         *_indexes("job_unfinished", "job_global", "job_paused"),
-        *_new("dependency", "snapshot", "payload", "result", "name"),
+        *_new("dependency", "spawn", "snapshot", "payload", "result", "name"),
         *RULES,
     ),
 }

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, select
 from sqlalchemy.dialects import sqlite
 
 from paraschut import checks
@@ -42,7 +42,11 @@ SET_SUBMIT = (
     'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex"=?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
-END_PROVED = 'UPDATE job SET ending=NULL WHERE "BatchID"=? AND "JobIndex"=? AND ending=?'
+END_PROVED = (
+    'UPDATE job SET ending=(SELECT max(n) FROM attempt WHERE attempt."BatchID"=job."BatchID" AND '
+    'attempt."JobIndex"=job."JobIndex" AND ended IS NULL AND n<>job.ending) WHERE "BatchID"=? AND "JobIndex"=? AND '
+    "ending=?"
+)
 SET_INIT = (
     "UPDATE job SET state='init' WHERE \"BatchID\"=? AND \"JobIndex\"=? AND attempt=? AND state='submit'"
 )
@@ -148,11 +152,18 @@ class Candidate(NamedTuple):
     name: str | None
 
 
+def _highest_attempt() -> ColumnElement[int]:
+    """Return the number of a job's last attempt, or of the last of its copies."""
+    of_job = (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex)
+    highest = select(func.max(attempt.c.n)).where(of_job).correlate(job).scalar_subquery()
+    return func.max(job.c.attempt, func.coalesce(highest, 0)).label("attempt")
+
+
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return the query for jobs that may be claimed."""
     return (
         select(
-            *(job.c.BatchID, job.c.JobIndex, job.c.attempt, job.c.metadata, job.c.raised),
+            *(job.c.BatchID, job.c.JobIndex, _highest_attempt(), job.c.metadata, job.c.raised),
             *(batch.c.workdir, batch.c.name),
         )
         .join(batch, batch.c.BatchID == job.c.BatchID)
@@ -235,12 +246,18 @@ def excepted(row: Mapping[str, Any], unless: Mapping[str, Iterable[Any]]) -> boo
 def take_from_executor(db: Statements, row: Mapping[str, Any], state: str, now: float) -> list[Running]:
     """Mark the current attempt of a job that is set to a state, if it has not ended, as one that must end.
 
-    The job stays in the way of its next attempt until that end is proved (column ``ending``). An attempt that
+    So are all copies that it has made of itself. The job stays in the way of its next attempt until that end is proved (column ``ending``). An attempt that
     waits in the index itself ends here and now: the agent starts only what is not cancelled.
     """
-    where = (row["BatchID"], row["JobIndex"], row["attempt"])
     if not row["attempt"]:
         return []
+    of_job = {"batch_id": row["BatchID"], "job_index": row["JobIndex"]}
+    numbers = {row["attempt"]} | {n for (n,) in db.run("open_attempts", **of_job)}
+    return [one for n in sorted(numbers) for one in _take(db, row, n, state, now)]
+
+
+def _take(db: Statements, row: Mapping[str, Any], n: int, state: str, now: float) -> list[Running]:
+    where = (row["BatchID"], row["JobIndex"], n)
     connection = db.connection
     cursor = connection.execute(_ATTEMPT_TO_DELETE, where)
     found = cursor.fetchone()

@@ -106,9 +106,18 @@ def job_row(db: Statements, batch_id: int, job_index: int) -> dict[str, Any]:
     return row
 
 
-def read_job(db: Statements, index: str, batch_id: int, job_index: int, trusted: tuple[str, ...]) -> jobs.Job:
-    """Return a job with all its fields and what its attempts tell."""
+def read_job(
+    db: Statements,
+    index: str,
+    batch_id: int,
+    job_index: int,
+    trusted: tuple[str, ...],
+    key: Key | None = None,
+) -> jobs.Job:
+    """Return a job with all its fields and what its attempts tell; for one of its copies, with its SpawnID."""
     row = job_row(db, batch_id, job_index)
+    if row["state"] == "spawn" and key is not None:
+        row.update(db.row("spawn_of_attempt", **key._asdict()) or {}, state="spawn")
     if row["extras"] is not None:
         check_trusted(index, trusted)
     attempts = db.rows("read_attempts", batch_id=batch_id, job_index=job_index) if row["attempt"] else []
@@ -140,6 +149,8 @@ def assemble(
             import json
 
             fields["qstat"] = json.loads(summaries[-1])
+    if row["state"] == "spawn" and row.get("SpawnID") is not None:
+        fields["SpawnID"] = row["SpawnID"]
     for field in ("progress", "progress_message", "failure"):
         if row[field] is not None:
             fields[field] = row[field]
@@ -182,7 +193,10 @@ def check_current(db: Statements, key: Key) -> dict[str, Any]:
     """Return the row of a job; raise unless ``key`` is its current attempt and was not reset."""
     row = job_row(db, key.batch_id, key.job_index)
     attempt = db.row("read_attempt", **key._asdict())
-    if attempt is None or row["attempt"] != key.n or attempt["cancelled"] is not None:
+    current = row["attempt"] == key.n
+    if row["state"] == "spawn":
+        current = db.row("spawn_of_attempt", **key._asdict()) is not None
+    if attempt is None or not current or attempt["cancelled"] is not None:
         who = db.row("last_edit", batch_id=key.batch_id, job_index=key.job_index)
         by = f" by process {who['pid']} on {who['host']} ({who['kind']})" if who else ""
         raise StaleJobError(
@@ -197,7 +211,11 @@ def mark_complete(
 ) -> None:
     """Set a job to ``complete``, with the fields that were changed in its dict; the later one wins."""
     if key is not None and (key.batch_id, key.job_index) == where:
-        check_current(db, key)
+        if check_current(db, key)["state"] == "spawn":
+            raise JobError(
+                f"Job {where[0]}:{where[1]} is in 'spawn': it is not complete before all of its copies are. Call "
+                f"spawn_complete(), and set_complete() only where that returned 'complete'. Nothing was written."
+            )
         db.run("attempt_runs", **key._asdict(), now=now, host=host_name())
     row = job_row(db, *where)
     if job is not None:
@@ -240,13 +258,14 @@ def _take_back(db: Statements, row: Mapping[str, Any], state: str, now: float, *
     By itself, a job may call its state what it likes; it only waits for its end before it is submitted again. By
     others, its attempt is to end, as when it is reset.
     """
-    key = {"batch_id": row["BatchID"], "job_index": row["JobIndex"], "n": row["attempt"]}
-    attempt = db.row("read_attempt", **key)
-    if attempt is None or attempt["ended"] is not None or state not in {"init", "held"}:
+    if state not in {"init", "held"}:
         return
-    db.run("job_awaits_end", **key)
-    if not own:
-        db.run("attempt_cancelled", **key, now=now, reason="cancelled")
+    where = {"batch_id": row["BatchID"], "job_index": row["JobIndex"]}
+    for (n,) in db.run("open_attempts", **where).fetchall():
+        db.run("job_awaits_end", **where, n=n)
+        # Copies of a job that is set back by one of them end with it.
+        if not own or n != row["attempt"]:
+            db.run("attempt_cancelled", **where, n=n, now=now, reason="cancelled")
 
 
 def _refuse_stale(db: Statements, job: jobs.Job, changed: Mapping[str, Any], row: Mapping[str, Any]) -> None:
@@ -337,8 +356,24 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
     if not db.changed("job_end_proved", **key._asdict()):
         if complete:
             db.run("job_ended", **key._asdict())
-        elif reason is not None and not _try_again(db, key, reason, ended.ended):
+        elif (
+            reason is not None
+            and not _copy_is_missing(db, key, reason)
+            and not _try_again(db, key, reason, ended.ended)
+        ):
             db.run("job_missing", **key._asdict(), reason=reason)
+    return True
+
+
+def _copy_is_missing(db: Statements, key: Key, reason: str) -> bool:
+    """Write down that one of the copies of a job is missing; return whether it is one."""
+    row = db.row("read_job", batch_id=key.batch_id, job_index=key.job_index)
+    if row is None or row["state"] != "spawn":
+        return False
+    copy = db.row("spawn_of_attempt", **key._asdict())
+    if copy is not None and copy["state"] != "complete":
+        told = f"copy {copy['SpawnID']}: {reason}"
+        db.run("job_spawns", batch_id=key.batch_id, job_index=key.job_index, reason=told)
     return True
 
 

@@ -261,6 +261,8 @@ attempt = Table(
     # The number of the last event file of this attempt that was folded.
     Column("folded", Integer, nullable=False, server_default="0"),
     Column("qstat", Text),
+    # Which of several copies of the job it is (table spawn); NULL for the only one.
+    Column("spawn_id", Integer),
     PrimaryKeyConstraint("BatchID", "JobIndex", "n"),
     ForeignKeyConstraint(["BatchID", "JobIndex"], ["job.BatchID", "job.JobIndex"]),
 )
@@ -279,6 +281,21 @@ Index(
     "attempt_cancelled",
     attempt.c.host,
     sqlite_where=and_(attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)),
+)
+
+spawn = Table(
+    "spawn",
+    metadata,
+    # The copies that a job has made of itself; 0 is the one that began.
+    Column("BatchID", Integer, nullable=False),
+    Column("JobIndex", Integer, nullable=False),
+    Column("SpawnID", Integer, nullable=False),
+    # Its current attempt.
+    Column("attempt", Integer, nullable=False),
+    # "spawn" until it has said that it is "complete".
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("BatchID", "JobIndex", "SpawnID"),
+    ForeignKeyConstraint(["BatchID", "JobIndex"], ["job.BatchID", "job.JobIndex"]),
 )
 
 payload = Table(

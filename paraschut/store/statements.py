@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     bindparam,
+    case,
     column,
     delete,
     exists,
@@ -44,6 +45,7 @@ from paraschut.store.schema import (
     name,
     payload,
     result,
+    spawn,
     submission,
     unfinished,
 )
@@ -61,6 +63,8 @@ _RESULT = [
     result.c[column]
     for column in ("JobIndex", "n", "kind", "summary", "traceback", "seconds", "data", "in_file")
 ]
+_OF_JOB = (spawn.c.BatchID == P("batch_id")) & (spawn.c.JobIndex == P("job_index"))
+_open = attempt.alias("open")
 _HERE = attempt.c.host == P("host")
 _waiting = job.alias("waiting")
 _NEED = ("BatchID", "JobIndex", "needs_batch", "needs_job")
@@ -108,6 +112,29 @@ def heads() -> Select[Any]:
         )
     )
     return select(groups).where(groups.c.top.is_not(None), ready)
+
+
+def standing() -> tuple[ColumnElement[Any], ColumnElement[Any], ColumnElement[Any]]:
+    """Return state, current attempt and ``complete_on_exit`` as they hold for an attempt that is joined with its copy.
+
+    While a job is in ``spawn``, each of its copies stands for itself.
+    """
+    copies = (job.c.state == _word("spawn")) & spawn.c.attempt.is_not(None)
+    return (
+        case((copies & (spawn.c.state == _word("complete")), _word("complete")), else_=job.c.state).label(
+            "state"
+        ),
+        case((copies, spawn.c.attempt), else_=job.c.attempt).label("attempt"),
+        case((copies, _ZERO), else_=job.c.complete_on_exit).label("complete_on_exit"),
+    )
+
+
+#: Joins an attempt with the copy that it is of, if the job has several.
+OF_COPY = (
+    (spawn.c.BatchID == attempt.c.BatchID)
+    & (spawn.c.JobIndex == attempt.c.JobIndex)
+    & (spawn.c.SpawnID == attempt.c.spawn_id)
+)
 
 
 def statements() -> dict[str, ClauseElement]:
@@ -234,7 +261,11 @@ def statements() -> dict[str, ClauseElement]:
         )
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
         .join(submission, submission.c.token == attempt.c.token)
-        .where(_THIS_ATTEMPT, job.c.attempt == attempt.c.n, active()),
+        .where(
+            _THIS_ATTEMPT,
+            job.c.attempt == attempt.c.n,
+            job.c.state.in_([_word("submit"), _word("run")]),
+        ),
         "job_retries": update(job)
         .where(_THIS_JOB)
         .values(
@@ -272,12 +303,21 @@ def statements() -> dict[str, ClauseElement]:
         "attempt_qstat": update(attempt).where(_THIS_ATTEMPT).values(qstat=P("qstat")),
         "attempt_folded": update(attempt).where(_THIS_ATTEMPT).values(folded=P("folded")),
         "job_missing": update(job)
-        .where(_THIS_JOB, job.c.attempt == P("n"), active())
+        .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
         .values(failure=P("reason")),
         "job_ended": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state.in_([_word("submit"), _word("run")]))
         .values(state=_word("complete"), failure=null(), absent_since=null()),
-        "job_end_proved": update(job).where(_THIS_JOB, job.c.ending == P("n")).values(ending=null()),
+        # Of copies, the next one that has not ended is waited for.
+        "job_end_proved": update(job)
+        .where(_THIS_JOB, job.c.ending == P("n"))
+        .values(
+            ending=select(func.max(_open.c.n))
+            .where(
+                _open.c.BatchID == P("batch_id"), _open.c.JobIndex == P("job_index"), _open.c.ended.is_(None)
+            )
+            .scalar_subquery()
+        ),
         "attempt_ends": update(attempt)
         .where(_THIS_ATTEMPT, attempt.c.ended.is_(None))
         .values(
@@ -326,6 +366,7 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.token,
             attempt.c.task,
             attempt.c.asked,
+            attempt.c.spawn_id,
             job.c.metadata,
             job.c.complete_on_exit,
             batch.c.workdir,
@@ -378,16 +419,82 @@ def statements() -> dict[str, ClauseElement]:
             attempt.c.started.is_not(None),
             attempt.c.ended.is_(None),
         ),
-        "job_and_reason": select(
-            job.c.state,
-            job.c.attempt,
-            job.c.complete_on_exit,
-            attempt.c.reason,
-            attempt.c.token,
-            attempt.c.process,
-        )
+        "job_and_reason": select(*standing(), attempt.c.reason, attempt.c.token, attempt.c.process)
+        .select_from(job)
         .join(attempt, (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex))
+        .outerjoin(spawn, OF_COPY)
         .where(_THIS_ATTEMPT),
+        "any_spawn": select(_ONE).select_from(spawn).limit(_ONE).offset(_ZERO),
+        "spawn_of_attempt": select(spawn.c.SpawnID, spawn.c.state).where(
+            spawn.c.BatchID == P("batch_id"), spawn.c.JobIndex == P("job_index"), spawn.c.attempt == P("n")
+        ),
+        "spawns_of": select(
+            spawn.c.SpawnID,
+            spawn.c.state,
+            attempt.c.n,
+            attempt.c.token,
+            attempt.c.task,
+            attempt.c.host,
+            attempt.c.started,
+            attempt.c.ended,
+            attempt.c.reason,
+            attempt.c.asked,
+            submission.c.cluster_id,
+            submission.c.executor,
+        )
+        .join(
+            attempt,
+            (attempt.c.BatchID == spawn.c.BatchID)
+            & (attempt.c.JobIndex == spawn.c.JobIndex)
+            & (attempt.c.n == spawn.c.attempt),
+        )
+        .join(submission, submission.c.token == attempt.c.token)
+        .where(_OF_JOB)
+        .order_by(spawn.c.SpawnID),
+        "submitted_as": select(
+            submission.c.executor,
+            submission.c.environment,
+            batch.c.executor.label("usual"),
+            batch.c.executor_defaults,
+        )
+        .select_from(attempt)
+        .join(submission, submission.c.token == attempt.c.token)
+        .join(batch, batch.c.BatchID == attempt.c.BatchID)
+        .where(
+            attempt.c.BatchID == P("batch_id"),
+            attempt.c.JobIndex == P("job_index"),
+            attempt.c.n == func.coalesce(P("n"), attempt.c.n),
+        )
+        .order_by(attempt.c.n.desc())
+        .limit(_ONE)
+        .offset(_ZERO),
+        "put_spawn": insert(spawn)
+        .prefix_with("OR REPLACE")
+        .values(
+            BatchID=P("batch_id"),
+            JobIndex=P("job_index"),
+            SpawnID=P("spawn_id"),
+            attempt=P("n"),
+            state=_word("spawn"),
+        ),
+        "attempt_of_spawn": update(attempt).where(_THIS_ATTEMPT).values(spawn_id=P("spawn_id")),
+        "spawn_done": update(spawn)
+        .where(_OF_JOB, spawn.c.attempt == P("n"), spawn.c.state == _word("spawn"))
+        .values(state=_word("complete")),
+        "spawn_left": select(func.count()).select_from(spawn).where(_OF_JOB, spawn.c.state == _word("spawn")),
+        "forget_spawns": delete(spawn).where(_OF_JOB),
+        "job_spawns": update(job).where(_THIS_JOB).values(state=_word("spawn"), failure=P("reason")),
+        "job_rejoins": update(job)
+        .where(_THIS_JOB, job.c.state == _word("spawn"))
+        .values(state=_word("run"), attempt=P("n"), failure=null(), absent_since=null()),
+        "highest_attempt": select(func.max(attempt.c.n)).where(
+            attempt.c.BatchID == P("batch_id"), attempt.c.JobIndex == P("job_index")
+        ),
+        "open_attempts": select(attempt.c.n).where(
+            attempt.c.BatchID == P("batch_id"),
+            attempt.c.JobIndex == P("job_index"),
+            attempt.c.ended.is_(None),
+        ),
         "call_state": select(
             job.c.state, job.c.attempt, job.c.ending, attempt.c.cancelled, attempt.c.ended, attempt.c.reason
         )

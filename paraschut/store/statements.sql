@@ -35,7 +35,7 @@ SELECT count(*) AS count_1 FROM (SELECT 1 FROM job WHERE job."BatchID" = :batch_
 -- read_job
 SELECT job."BatchID", job."JobIndex", job.state, job.priority, job.attempt, job.ending, job.complete_on_exit, job.revision, job.name, job.progress, job.progress_message, job.failure, job.absent_since, job.retried, job.resumed, job.raised, job.not_before, job.waits, job.metadata, job.extras, batch.workdir, batch.name AS batch_name FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- read_attempts
-SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.host, attempt.process, attempt.asked, attempt.submitted, attempt.started, attempt.cancelled, attempt.ended, attempt.code, attempt.signal, attempt.reason, attempt.max_rss, attempt.cpu, attempt.folded, attempt.qstat, attempt.spawn_id, submission.cluster_id FROM attempt JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index ORDER BY attempt.n;
 -- read_attempt
 SELECT attempt.token, attempt.started, attempt.cancelled, attempt.ended, attempt.folded FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_runs
@@ -45,7 +45,7 @@ UPDATE attempt SET host=:host, started=coalesce(attempt.started, :now) WHERE att
 -- job_state
 UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL, retried=0, resumed=0, not_before=0 WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_to_retry
-SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND job.attempt = attempt.n AND job.state IN ('submit', 'run', 'spawn');
+SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND job.attempt = attempt.n AND job.state IN ('submit', 'run');
 -- job_retries
 UPDATE job SET state='init', failure=NULL, absent_since=NULL, retried=:retried, resumed=:resumed, raised=:raised, not_before=:not_before WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- next_begin
@@ -65,11 +65,11 @@ UPDATE attempt SET qstat=:qstat WHERE attempt."BatchID" = :batch_id AND attempt.
 -- attempt_folded
 UPDATE attempt SET folded=:folded WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- job_missing
-UPDATE job SET failure=:reason WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run', 'spawn');
+UPDATE job SET failure=:reason WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- job_ended
 UPDATE job SET state='complete', failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state IN ('submit', 'run');
 -- job_end_proved
-UPDATE job SET ending=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
+UPDATE job SET ending=(SELECT max(open.n) AS max_1 FROM attempt AS open WHERE open."BatchID" = :batch_id AND open."JobIndex" = :job_index AND open.ended IS NULL) WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.ending = :n;
 -- attempt_ends
 UPDATE attempt SET started=coalesce(attempt.started, :started), ended=max(:ended, coalesce(attempt.started, :started, :ended)), code=:code, signal=:signal, reason=coalesce(attempt.reason, :reason), max_rss=:max_rss, cpu=:cpu WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.ended IS NULL;
 -- attempt_reason
@@ -85,7 +85,7 @@ INSERT INTO event (at, host, pid, "BatchID", "JobIndex", kind, detail) VALUES (:
 -- last_edit
 SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."BatchID" = :batch_id AND (event."JobIndex" = :job_index OR event."JobIndex" IS NULL) ORDER BY event.serial DESC LIMIT 1 OFFSET 0;
 -- waiting
-SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id, payload.warm FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token LEFT OUTER JOIN payload ON payload."BatchID" = attempt."BatchID" AND payload.number = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, attempt.spawn_id, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id, payload.warm FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token LEFT OUTER JOIN payload ON payload."BatchID" = attempt."BatchID" AND payload.number = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
 -- any_waiting
 SELECT 1 FROM attempt WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
 -- any_running
@@ -95,7 +95,33 @@ SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.
 -- started_in
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.cancelled FROM attempt WHERE attempt.host = :host AND attempt.process = :process AND attempt.started IS NOT NULL AND attempt.ended IS NULL;
 -- job_and_reason
-SELECT job.state, job.attempt, job.complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+SELECT CASE WHEN (job.state = 'spawn' AND spawn.attempt IS NOT NULL AND spawn.state = 'complete') THEN 'complete' ELSE job.state END AS state, CASE WHEN (job.state = 'spawn' AND spawn.attempt IS NOT NULL) THEN spawn.attempt ELSE job.attempt END AS attempt, CASE WHEN (job.state = 'spawn' AND spawn.attempt IS NOT NULL) THEN 0 ELSE job.complete_on_exit END AS complete_on_exit, attempt.reason, attempt.token, attempt.process FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" LEFT OUTER JOIN spawn ON spawn."BatchID" = attempt."BatchID" AND spawn."JobIndex" = attempt."JobIndex" AND spawn."SpawnID" = attempt.spawn_id WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- any_spawn
+SELECT 1 FROM spawn LIMIT 1 OFFSET 0;
+-- spawn_of_attempt
+SELECT spawn."SpawnID", spawn.state FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.attempt = :n;
+-- spawns_of
+SELECT spawn."SpawnID", spawn.state, attempt.n, attempt.token, attempt.task, attempt.host, attempt.started, attempt.ended, attempt.reason, attempt.asked, submission.cluster_id, submission.executor FROM spawn JOIN attempt ON attempt."BatchID" = spawn."BatchID" AND attempt."JobIndex" = spawn."JobIndex" AND attempt.n = spawn.attempt JOIN submission ON submission.token = attempt.token WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index ORDER BY spawn."SpawnID";
+-- submitted_as
+SELECT submission.executor, submission.environment, batch.executor AS usual, batch.executor_defaults FROM attempt JOIN submission ON submission.token = attempt.token JOIN batch ON batch."BatchID" = attempt."BatchID" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = coalesce(:n, attempt.n) ORDER BY attempt.n DESC LIMIT 1 OFFSET 0;
+-- put_spawn
+INSERT OR REPLACE INTO spawn ("BatchID", "JobIndex", "SpawnID", attempt, state) VALUES (:batch_id, :job_index, :spawn_id, :n, 'spawn');
+-- attempt_of_spawn
+UPDATE attempt SET spawn_id=:spawn_id WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
+-- spawn_done
+UPDATE spawn SET state='complete' WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.attempt = :n AND spawn.state = 'spawn';
+-- spawn_left
+SELECT count(*) AS count_1 FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.state = 'spawn';
+-- forget_spawns
+DELETE FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index;
+-- job_spawns
+UPDATE job SET state='spawn', failure=:reason WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- job_rejoins
+UPDATE job SET state='run', attempt=:n, failure=NULL, absent_since=NULL WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.state = 'spawn';
+-- highest_attempt
+SELECT max(attempt.n) AS max_1 FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index;
+-- open_attempts
+SELECT attempt.n FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.ended IS NULL;
 -- call_state
 SELECT job.state, job.attempt, job.ending, attempt.cancelled, attempt.ended, attempt.reason FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- attempt_marked

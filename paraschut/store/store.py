@@ -29,6 +29,7 @@ from paraschut.store.schema import (
     payload,
     result,
     snapshot,
+    spawn,
     submission,
 )
 from paraschut.values import shadow
@@ -79,6 +80,8 @@ class Claimed(NamedTuple):
     token: str
     #: The batch's name.
     label: str | None
+    #: Which of several copies of the job it is.
+    spawn_id: int | None = None
 
 
 class Claim(NamedTuple):
@@ -293,11 +296,10 @@ class Store(Index):
                 rows.vetted(_plain_rows(connection, query), vet, len(wanted), found, refused)
             return Claim(self._take(connection, db, new, found), refused)
 
-    def _take(
+    def write_claim(
         self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
-    ) -> list[Claimed]:
-        if not found:
-            return []
+    ) -> tuple[list[Claimed], str]:
+        """Write the submissions and attempts of a claim, and nothing about jobs; return also the environment's key."""
         local = new.host is not None
         digest = (
             new.environment
@@ -352,7 +354,18 @@ class Store(Index):
                 for one, for_this in zip(claimed, asked, strict=True)
             ],
         )
+        return claimed, digest
+
+    def _take(
+        self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
+    ) -> list[Claimed]:
+        if not found:
+            return []
+        claimed, digest = self.write_claim(connection, db, new, found)
         db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
+        if db.row("any_spawn") is not None:
+            for one in claimed:
+                db.run("forget_spawns", batch_id=one.batch_id, job_index=one.job_index)
         if not new.whole:
             return claimed
         batches = {one.batch_id for one in claimed}
@@ -589,7 +602,7 @@ class Store(Index):
         """Take a batch out of the index; its attempts must have ended."""
         with self.writing() as (connection, db):
             db.run("forget_met", needs_batch=batch_id)
-            for table in (payload, result, name, dependency, attempt, job, batch):
+            for table in (payload, result, name, dependency, spawn, attempt, job, batch):
                 connection.execute(delete(table).where(table.c.BatchID == batch_id))
             connection.execute(delete(event).where(event.c.BatchID == batch_id))
             connection.execute(

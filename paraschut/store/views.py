@@ -15,7 +15,8 @@ from paraschut.runs import Run
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
-from paraschut.store.schema import active, agent, attempt, batch, event, job, submission
+from paraschut.store.schema import active, agent, attempt, batch, event, job, spawn, submission
+from paraschut.store.statements import OF_COPY, standing
 from paraschut.store.store import Store
 
 
@@ -70,6 +71,22 @@ def online(connection: Connection) -> dict[tuple[int, int], float]:
         attempt.c.started.is_not(None), attempt.c.ended.is_(None)
     )
     return {(batch_id, job_index): started for batch_id, job_index, started in connection.execute(query)}
+
+
+def copies(connection: Connection) -> dict[tuple[int, int], int]:
+    """Return how many copies of a job have started and did not end, for jobs that have several."""
+    query = (
+        select(spawn.c.BatchID, spawn.c.JobIndex, func.count())
+        .join(
+            attempt,
+            (attempt.c.BatchID == spawn.c.BatchID)
+            & (attempt.c.JobIndex == spawn.c.JobIndex)
+            & (attempt.c.n == spawn.c.attempt),
+        )
+        .where(attempt.c.started.is_not(None), attempt.c.ended.is_(None))
+        .group_by(spawn.c.BatchID, spawn.c.JobIndex)
+    )
+    return {(batch_id, job_index): count for batch_id, job_index, count in connection.execute(query)}
 
 
 class Times(NamedTuple):
@@ -302,14 +319,14 @@ def open_attempts(connection: Connection, token: str) -> list[OpenAttempt]:
             attempt.c.cancelled,
             attempt.c.reason,
             attempt.c.host,
-            job.c.state,
-            job.c.attempt,
-            job.c.complete_on_exit,
+            *standing(),
             job.c.absent_since,
             job.c.failure,
             attempt.c.submitted,
         )
+        .select_from(attempt)
         .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .outerjoin(spawn, OF_COPY)
         .where(attempt.c.token == token, attempt.c.ended.is_(None))
     )
     return [OpenAttempt(*tuple(row)) for row in connection.execute(query)]

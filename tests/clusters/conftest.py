@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -212,7 +213,7 @@ def wrap(tmp_path, monkeypatch):
         script = folder / command
         script.write_text(
             f'#!/bin/sh\necho call >> "{calls}"\nCALL=$(wc -l < "{calls}")\n{before}\n'
-            + (instead or f'"{real}" "$@"\nCODE=$?\n{after}\nexit $CODE')
+            + (instead or f'{shlex.quote(str(real))} "$@"\nCODE=$?\n{after}\nexit $CODE')
             + "\n"
         )
         script.chmod(0o755)

@@ -136,7 +136,9 @@ def test_what_waits_and_what_runs_can_be_deleted(spooler):
 
 
 def test_what_died_before_it_knew_the_id_is_found_by_its_token(spooler):
-    prepared("sleep 1; echo once")
+    for _ in range(2):  # so that the job waits, and leaves no other trace than its name in the queue
+        subprocess.run([spooler, "sleep", "1000"], check=True, capture_output=True)
+    batch = prepared("echo once")
     # A program on PATH that kills who called it, after it has done what it was called for.
     killer = spooler.parent / "killing" / "tsp"
     killer.parent.mkdir()
@@ -151,6 +153,9 @@ def test_what_died_before_it_knew_the_id_is_found_by_its_token(spooler):
         check=False,
     )
     assert died.returncode == -9
+    assert psu.get_job_info(batch, 0)["ClusterID"] == [None]
+    until(lambda: psu.get_job_info(batch, 0)["ClusterID"] == ["2"])
+    subprocess.run([spooler, "-k", "0"], check=True)
     until(lambda: jobs()[0]["state"] == "complete")
     assert listed(spooler).count("[mine.") == 1
 

@@ -203,8 +203,9 @@ def test_the_machine_is_restarted(world):
     world.add(world.says("$J", then="[ -e go ] || sleep 1000"), world.says("$J"))
     psu.submit_jobs(psu.LocalJobExecutor(max_workers=1), Verbose=False)
     world.until_lines(1)
-    for process in world.mine():
-        kill(process.pid)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # nobody has the time to start an agent
+        for process in world.mine():
+            kill(process.pid, number)
     until(lambda: not world.mine())
     world.change(
         "UPDATE attempt SET process=substr(process, 1, instr(process, ':')) || '1:another boot' WHERE started"

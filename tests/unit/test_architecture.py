@@ -47,6 +47,7 @@ FLOORS = {
     "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "summary", "render"},
     "what is shown": {"figures", "render_html", "snapshot", "screen", "logs", "histories", "terminal"},
     "inside and outside of jobs": {
+        "spawn",
         "runtime",
         "dashboard",
         "watching",
@@ -325,7 +326,10 @@ CHANGING = {
     *("set_job_field", "set_batch_field", "update_job", "remove_batch", "remove_batch_by_state"),
     "boost_batch_priority",
 }
-INSIDE = {"set_complete", "set_progress", "ClusterID"}
+INSIDE = {
+    *("set_complete", "set_progress", "ClusterID"),
+    *("spawn_submit", "spawn_complete", "spawn_resubmit", "spawn_get_info"),
+}
 FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}
 EXECUTORS = {"LocalJobExecutor", "FileJobExecutor", "PBSJobExecutor", "SGEJobExecutor", "SlurmJobExecutor"}
 ERRORS = {

@@ -1,0 +1,106 @@
+"""Whoever dies while jobs are handed to a scheduler: after the next pass each runs, and none twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from helpers import BATCH
+from sites import starts
+from test_contract import SITES, on
+from test_submission_killed import AT, RANDOM
+
+import paraschut as psu
+
+pytestmark = pytest.mark.process
+SCHEDULERS = [name for name in SITES if name not in {"local", "file"}]
+#: How many submitters die at random moments; two hundred take minutes.
+KILLS = int(os.environ.get("PARASCHUT_TESTS_KILLS", "25"))
+STORE = ("paraschut.store.store", "Store")
+COMMAND = {"slurm": "sbatch", "sge": "qsub", "pbs": "qsub"}
+NUMBER = 5
+
+
+@pytest.fixture
+def site(make_site, request):
+    return make_site(request.param)
+
+
+def all_run_once(site, number=NUMBER):
+    """Make passes until all is complete, and see that nothing ran twice."""
+    site.until(lambda: site.submit() is not None and "init" not in site.world.states().values())
+    site.until_complete()
+    site.until_rests()
+    assert starts(site.world.lines()) == dict.fromkeys(range(number), 1)
+    ran = [row["JobIndex"] for row in site.world.attempts() if row["started"] is not None]
+    assert sorted(ran) == list(range(number))
+
+
+#: Two submissions: of an array and of a plain job.
+def add(site):
+    asked = [{}] * (NUMBER - 1) + [{"cpus": 2}]
+    site.world.add(*[site.world.says("$J")] * NUMBER, resources=asked.__getitem__)
+
+
+@on(*SCHEDULERS)
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 3])
+def test_the_submitter_dies_with_its_command(site, wrap, moment, call):
+    """The third call is that of the first closer."""
+    add(site)
+    with wrap(COMMAND[site.executor], **{moment: f"[ $CALL -ne {call} ] || kill -KILL $PPID"}) as calls:
+        assert (
+            site.world.python(AT, site.executor, "after", "paraschut.closer", "_say").wait(60)
+            == -signal.SIGKILL
+        )
+        assert calls() == call
+    all_run_once(site)
+
+
+@on("slurm", "fake sge", "fake pbs")
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("before", *STORE, "claim"),
+        ("after", *STORE, "claim"),
+        ("before", "paraschut.executors.cluster_script", "write"),
+        ("after", "paraschut.executors.cluster_script", "write"),
+        ("before", *STORE, "record"),
+        ("after", *STORE, "record"),
+        ("before", *STORE, "set_closer"),
+    ],
+    ids=" ".join,
+)
+def test_the_submitter_dies_between_two_steps(site, where):
+    add(site)
+    assert site.world.python(AT, site.executor, *where).wait(60) == -signal.SIGKILL
+    all_run_once(site)
+
+
+@on("fake slurm")
+def test_submitters_die_at_random_moments(site):
+    """Each is in the middle of a pass over a part of the jobs."""
+    site.world.add(*[site.world.says("$J")] * 70)
+    slow = RANDOM.replace("0.04", "0.4")
+    assert slow != RANDOM
+    assert site.world.python(slow, site.executor, 3, KILLS).wait(600) == 0
+    all_run_once(site, 70)
+
+
+@on(*SCHEDULERS)
+def test_a_command_that_hangs_has_worked_all_the_same(site, wrap):
+    """It is given up, nobody knows what became of it, and it is found by its token."""
+    from conftest import configure
+
+    configure(site.world, command_timeout=3.0)
+    add(site)
+    with wrap(COMMAND[site.executor], after="[ $CALL -ne 1 ] || sleep 100"):
+        done = site.submit()
+    assert "did not answer within 3 s" in str(done)
+    assert done.jobs == {BATCH: [4]}
+    assert set(site.world.states().values()) <= {"submit", "run", "complete"}
+    site.until_complete()
+    assert starts(site.world.lines()) == dict.fromkeys(range(NUMBER), 1)
+    assert len(site.world.attempts()) == NUMBER
+    assert psu.get_job_info(BATCH, 0)["ClusterID"]
