@@ -27,7 +27,6 @@ class _Sink:
         """Add a value, as it is pickled without regard to which parts of it are one object."""
         import cloudpickle
 
-        value = _in_order(value)
         try:
             pickler = cloudpickle.Pickler(self, protocol=5)
             pickler.fast = True
@@ -72,7 +71,6 @@ class _Sink:
                 self.write(repr(const).encode())
 
 
-<<<<<<< HEAD
 def _ordered(value: Any) -> Any:
     """Return a value with its sets in an order that does not depend on the session."""
     if type(value) in {list, tuple}:
@@ -86,17 +84,6 @@ def _ordered(value: Any) -> Any:
             sink.pickle(one)
             digests.append(sink.hash.hexdigest())
         return [type(value).__name__, *sorted(digests)]
-=======
-def _in_order(value: object, depth: int = 4) -> object:
-    """Return a value with its sets as sorted texts: their order is another one in each session."""
-    kind = type(value)
-    if kind in {set, frozenset}:
-        return sorted(map(repr, value))  # type: ignore[call-overload]
-    if depth and kind in {list, tuple}:
-        return [_in_order(item, depth - 1) for item in value]  # type: ignore[attr-defined]
-    if depth and kind is dict:
-        return {key: _in_order(item, depth - 1) for key, item in value.items()}  # type: ignore[attr-defined]
->>>>>>> functions
     return value
 
 
