@@ -98,6 +98,7 @@ def test_a_scheduler_that_is_down_changes_nothing(site, capsys):
         site.submit()
     assert index() == before
     site.cluster.set(down=False)
+    time.sleep(0.5)  # that it was down is remembered as long as any answer
     site.until(lambda: site.submit().count == 1)
     assert set(world.states().values()) == {"run"}
 
