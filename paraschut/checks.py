@@ -41,7 +41,7 @@ def check(job: Mapping[str, Any]) -> None:
             f"{label(job)} has priority {priority!r}; it must be a finite number such as 1 or 0.5."
         )
     state = job["state"]
-    if state != "init" and (not is_state(state) or state in SUBMITTED):
+    if not is_state(state) or state in SUBMITTED:
         raise JobError(
             f"{label(job)} has state {state!r}; a job is added in 'init' (or 'held', or a word of your own); "
             f"'submit', 'run' and 'spawn' are set by submission."

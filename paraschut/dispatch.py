@@ -244,7 +244,7 @@ def add_and_submit(
     Where the index is the queue, that is one transaction.
     """
     priority = max(one["priority"] for one in group)
-    submission = new_submission(config, executor, None, None) if executor.index_is_queue else None
+    submission = new_submission(store, config, executor, None, None) if executor.index_is_queue else None
 
     def claim(connection: Any, db: Statements) -> None:
         also(db)
@@ -322,7 +322,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
             limit = request.usual if kind.max_jobs is None else kind.max_jobs
             return mine, limit - now.active
 
-        new = new_submission(config, executor, kind.environment, kind.defaults)
+        new = new_submission(store, config, executor, kind.environment, kind.defaults)
         new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
         claim = store.claim(new, decide, executor.asked, condition)
         handed = hand_over(store, config, executor, new, claim)
@@ -430,7 +430,7 @@ def submit_one_job(
         which = Executor or (known and known.executor) or config.executor_name
         defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
         executor = executor_of(which, config, defaults)
-        new = replace(new_submission(config, executor, None, defaults), whole=False)
+        new = replace(new_submission(store, config, executor, None, defaults), whole=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)

@@ -57,7 +57,7 @@ from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.process import host_name
 from paraschut.resources import needs_of
-from paraschut.store import calls, engine, pickles
+from paraschut.store import calls, engine, journal, pickles
 from paraschut.store.calls import Payload, Standing
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
@@ -225,7 +225,7 @@ class Maker:
         elsewhere = self.executor.other_hosts
         self.store = Store.of(config, create=True, other_hosts=elsewhere)
         if elsewhere:
-            self.store.keep_journal("delete")
+            self.store.keep_journal(journal.mode_for(self.store.index, config.journal_mode, other_hosts=True))
         # The last connection that is closed makes SQLite tidy up, which takes time: once is enough.
         self._connection = engine.connect(self.paths.index, config.lock_timeout)
         try:

@@ -57,9 +57,9 @@ class Handed:
 
 
 def new_submission(
-    config: Config, executor: JobExecutor, environment: str | None, defaults: str | None
+    store: Store, config: Config, executor: JobExecutor, environment: str | None, defaults: str | None
 ) -> NewSubmission:
-    """Return what a claim for an executor says of itself.
+    """Return what a claim for an executor says of itself, in an index that its jobs can open.
 
     Parameters
     ----------
@@ -68,6 +68,8 @@ def new_submission(
     defaults : str | None
         What the executor was given, as a batch keeps it.
     """
+    if executor.other_hosts:
+        store.keep_journal(journal.mode_for(store.index, config.journal_mode, other_hosts=True))
     return NewSubmission(
         token=os.urandom(8).hex(),
         executor=executor.name,
@@ -126,8 +128,6 @@ def hand_over(
         done.jobs.extend(claim.jobs)
         return done
     make_folder(Paths(store.index).submissions)
-    if executor.other_hosts:
-        store.keep_journal(journal.mode_for(store.index, config.journal_mode, other_hosts=True))
     environment = (
         new.environment if not isinstance(new.environment, str) else store.environment(new.environment)
     )

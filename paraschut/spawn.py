@@ -180,7 +180,9 @@ def _hand_over(batch_id: int, job_index: int, n: int | None, take: Any) -> Claim
             folding.fold(store, config, thorough=True)
         name, defaults, environment = _as_before(store, batch_id, job_index, n)
         executor: JobExecutor = executor_of(name, config, defaults)
-        new: NewSubmission = replace(new_submission(config, executor, environment, defaults), whole=False)
+        new: NewSubmission = replace(
+            new_submission(store, config, executor, environment, defaults), whole=False
+        )
         claim: Claim = take(store, new, executor)
         handed = hand_over(store, config, executor, new, claim)
         if handed.refused is not None:

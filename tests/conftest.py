@@ -165,7 +165,7 @@ def python(home):
 
 
 def _fake(kind, tmp_path, monkeypatch):
-    cluster = FakeCluster(kind, tmp_path / "fake" / WEIRD)
+    cluster = FakeCluster(kind, tmp_path / f"fake-{kind}" / WEIRD)
     for name, value in cluster.environment().items():
         monkeypatch.setenv(name, value)
     yield cluster

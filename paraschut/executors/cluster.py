@@ -244,6 +244,14 @@ class ClusterJobExecutor(JobExecutor):
         """Return how many tasks go into one job array."""
         return self.array_size
 
+    def most_of(self, command: Sequence[str], pattern: str) -> int:
+        """Return how many tasks an array may have, where a command prints that; a refusal will say it otherwise."""
+        try:
+            said = re.search(pattern, run_command(command, self.timeout).out, re.MULTILINE)
+        except ExecutorError:
+            said = None
+        return min(self.array_size, max(1, int(said[1]))) if said else self.array_size
+
     def _flags_of_job(self, job: Mapping[str, Any]) -> tuple[str, ...]:
         return self.flags_of(
             job.get("queue") or self.queue,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors.cluster import Cause, ClusterJobExecutor, TooManyError, UnreachableError, words
 from paraschut.executors.queue import Kind, Row, ranges
-from paraschut.executors.run import Answer, run_command
+from paraschut.executors.run import Answer, run_command, user_name
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(
@@ -149,13 +148,11 @@ class PBSJobExecutor(ClusterJobExecutor):
 
     def most(self) -> int:
         """Return how many subjobs an array may have: the server says so."""
-        answer = run_command(["qstat", "-Bf"], self.timeout)
-        limit = re.search(r"max_array_size\s*=\s*([0-9]+)", answer.out)
-        return min(self.array_size, max(1, int(limit[1]))) if limit else self.array_size
+        return self.most_of(["qstat", "-Bf"], r"max_array_size\s*=\s*([0-9]+)")
 
     def ask(self) -> list[Row]:
         """Ask for this user's jobs: their ids first, because the long answer has everybody's."""
-        mine = run_command(["qselect", "-u", getpass.getuser()], self.timeout)
+        mine = run_command(["qselect", "-u", user_name()], self.timeout)
         if mine.code != 0:
             raise ExecutorError(f"qselect failed, so what became of jobs is not known. It said: {mine.words}")
         ids = mine.out.split()

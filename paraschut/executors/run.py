@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,14 @@ CLIENT = (
     *("PBS_CONF_FILE", "PBS_EXEC", "PBS_DEFAULT", "PBS_SERVER"),
 )
 _PLAIN = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "LD_LIBRARY_PATH", "KRB5CCNAME", "TZ")
+
+
+def user_name() -> str:
+    """Return who this process is for a scheduler: cron and sudo may leave another name, or none, in the environment."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class Answer(NamedTuple):

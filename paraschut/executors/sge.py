@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from paraschut.executors.cluster import (
     words,
 )
 from paraschut.executors.queue import Kind, Row, ranges
-from paraschut.executors.run import Answer, run_command
+from paraschut.executors.run import Answer, run_command, user_name
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(
@@ -182,7 +181,7 @@ class SGEJobExecutor(ClusterJobExecutor):
 
     def ask(self) -> list[Row]:
         """Ask qstat for all jobs of this user; it forgets those that have ended at once."""
-        answer = run_command(["qstat", "-xml", "-u", getpass.getuser()], self.timeout)
+        answer = run_command(["qstat", "-xml", "-u", user_name()], self.timeout)
         if answer.code != 0:
             raise ExecutorError(f"qstat failed, so what became of jobs is not known. It said: {answer.words}")
         try:

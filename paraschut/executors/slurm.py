@@ -187,9 +187,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
 
     def most(self) -> int:
         """Return how many tasks an array may have: MaxArraySize is one more than the highest index."""
-        answer = run_command(["scontrol", "show", "config"], self.timeout)
-        limit = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", answer.out, re.MULTILINE)
-        return min(self.array_size, max(1, int(limit[1]))) if limit else self.array_size
+        return self.most_of(["scontrol", "show", "config"], r"^MaxArraySize\s*=\s*([0-9]+)")
 
     def ask(self) -> list[Row]:
         """Ask squeue for all jobs of this user, those that ended lately too."""

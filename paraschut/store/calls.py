@@ -161,7 +161,7 @@ def results_since(db: Statements, batch_id: int, since: int) -> tuple[list[Answe
 
 def stopped(db: Statements, batch_id: int) -> list[Standing]:
     """Return the jobs of a batch that will not go on by themselves and have no value: missing, held, or odd."""
-    return _standings(db.rows("stopped", batch_id=batch_id))
+    return sorted(_standings(db.rows("stopped", batch_id=batch_id)))
 
 
 def standings(db: Statements, batch_id: int) -> list[Standing]:

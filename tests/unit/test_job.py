@@ -131,6 +131,7 @@ def test_a_job_that_lacks_a_field_hears_which_and_where_all_come_from(field):
         ({"vars": {"\u00e9": "x"}}, "a variable named '\u00e9'"),
         ({"vars": {3: "x"}}, "a variable named 3"),
         ({"vars": {"A": 1}}, r"the variable A = 1; values are strings without NUL: write str\(value\)"),
+        ({"state": np.zeros(0)}, "has state array"),
         ({"vars": {"A": None}}, "the variable A = None"),
         ({"vars": {"A": "x\0y"}}, "the variable A = 'x"),
     ],

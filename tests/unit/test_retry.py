@@ -351,13 +351,13 @@ def test_a_number_of_retries_is_one(index, make_jobs, unchanged, wrong):
 # --- executors
 
 
-def test_no_more_memory_than_this_machine_has_is_asked_for(configure):
+def test_no_more_memory_than_this_machine_has_is_asked_for(configure, store):
     from paraschut.config import load_config
     from paraschut.handover import new_submission
 
     configure(retries=2, retry_mem_limit="64gb", retry_walltime_limit="1d")
     policies_ = [
-        policy_of(new_submission(load_config(), one, None, None).retry)
+        policy_of(new_submission(store, load_config(), one, None, None).retry)
         for one in (LocalJobExecutor(mem=1 << 30), SlurmJobExecutor())
     ]
     assert [one.mem_limit for one in policies_] == [1 << 30, 64 << 30]
