@@ -159,6 +159,7 @@ def _queue(store: Store, condition: Any, states: Sequence[str] | None) -> Queue:
     with store.reading() as connection:
         found = views.job_dicts(store, connection, condition, states)
         online = views.online(connection)
+        copies = views.copies(connection)
         spans = views.times(connection)
     for batch_id, group in found.items():
         for job in group:
@@ -171,7 +172,9 @@ def _queue(store: Store, condition: Any, states: Sequence[str] | None) -> Queue:
         for job in group
         if job.get("progress") is not None
     }
-    return Queue(found, online=online, times=_times(waiting, online, progress, spans, now), at=now)
+    return Queue(
+        found, online=online, copies=copies, times=_times(waiting, online, progress, spans, now), at=now
+    )
 
 
 def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[BatchRow], Totals]:

@@ -23,6 +23,8 @@ class Queue(dict[int, list[jobs.Job]]):
     ----------
     online : Mapping
         The jobs whose processes were seen to be alive, as (BatchID, JobIndex).
+    copies : Mapping
+        How many copies of a job are, for jobs in ``spawn``.
     times : Mapping
         The seconds since a batch began, and those that it will still take (or None), by BatchID.
     at : float | None
@@ -34,11 +36,13 @@ class Queue(dict[int, list[jobs.Job]]):
         found: Mapping[int, list[jobs.Job]] | None = None,
         *,
         online: Iterable[tuple[int, int]] = (),
+        copies: Mapping[tuple[int, int], int] | None = None,
         times: Mapping[int, tuple[float, float | None]] | None = None,
         at: float | None = None,
     ) -> None:
         super().__init__(found or {})
         self.online = frozenset(online)
+        self.copies = dict(copies or {})
         self.times = dict(times or {})
         self.at = at
 
@@ -80,6 +84,11 @@ class Queue(dict[int, list[jobs.Job]]):
                 spans_of(indices),
                 spans_of(
                     i for i in indices if state in _ACTIVE and (batch_id, i) in self.online and i not in lost
+                ),
+                tuple(
+                    (i, self.copies[batch_id, i])
+                    for i in indices
+                    if state == "spawn" and i not in lost and (batch_id, i) in self.copies
                 ),
             )
             for state, indices in by_state.items()

@@ -192,7 +192,8 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
             **dict.fromkeys(what["removed"], jobs.REMOVED),
             **what["columns"],
         }
-        if row["state"] in {"complete", "collected"}:
+        # What is over stays so; and of several copies, none completes the job alone.
+        if row["state"] in {"complete", "collected", "spawn"}:
             changed.pop("state", None)
         runtime.write_fields(db, row, changed)
 

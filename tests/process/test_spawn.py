@@ -86,6 +86,8 @@ def test_the_queue_shows_a_star_for_each_copy_that_runs(world, spawns, capsys):
     psu.get_queue()
     shown = capsys.readouterr().out
     assert "0***" in shown, shown
+    (batch,), _ = psu.get_queue(Verbose=False).summary()
+    assert {row.state: row.copies for row in batch.states}["spawn"] == ((0, 3),)
     assert "spawn" in shown
     go(world, 1)
     world.until(lambda: copies(world, state="complete") == [1])

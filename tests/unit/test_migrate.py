@@ -52,7 +52,7 @@ def shape(path):
     for (table,) in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'"):
         found[table] = {row[1:] for row in ask(path, f"PRAGMA table_info('{table}')")}
         found[table, "keys"] = {row[2:] for row in ask(path, f"PRAGMA foreign_key_list('{table}')")}
-    texts = ask(path, "SELECT name, sql FROM sqlite_master WHERE type = 'index'")
+    texts = ask(path, "SELECT name, sql FROM sqlite_master WHERE type IN ('index', 'view', 'trigger')")
     return {**found, **{name: sql and " ".join(sql.split()) for name, sql in texts}}
 
 
