@@ -51,7 +51,7 @@ def test_the_last_one_is_the_job_again(store, three):
     assert psu.get_job_info(BATCH, 0)["note"] == "new"
 
 
-def test_a_copy_does_not_complete_the_job_alone(store, three, hurried):
+def test_a_copy_does_not_complete_the_job_alone(hurried, store, three):
     with pytest.raises(JobError, match=r"is in 'spawn'.*spawn_complete\(\)"):
         psu.set_complete()
     with held(store.index):
