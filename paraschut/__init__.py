@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         set_batch_field,
         set_job_field,
     )
+    from paraschut.checkpoint import on_warning, requeue
     from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
@@ -107,6 +108,7 @@ __all__ = [
     "get_queue",
     "history",
     "load_data",
+    "on_warning",
     "periodic_submitter",
     "persist",
     "persist_map",
@@ -119,6 +121,7 @@ __all__ = [
     "remove_batch",
     "remove_batch_by_state",
     "report",
+    "requeue",
     "set_batch_field",
     "set_complete",
     "set_job_field",
@@ -144,6 +147,7 @@ _HOMES = {
         "set_batch_field",
         "set_job_field",
     ),
+    "checkpoint": ("on_warning", "requeue"),
     "dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (

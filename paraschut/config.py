@@ -81,6 +81,8 @@ class Config:
         Seconds to wait for the index, and for one command of a scheduler.
     queue_age : float
         Seconds for which an answer of the scheduler's queue is shared.
+    warning : float
+        Seconds before its time limit at which a job gets the signal URG, on which ``on_warning`` listens; 0: never.
     retries : int
         How often a job that ended badly is tried again, where the job does not say so.
     retry_pause : float
@@ -116,6 +118,7 @@ class Config:
     lock_timeout: float = 60.0
     command_timeout: float = 60.0
     queue_age: float = 5.0
+    warning: float = 60.0
     retries: int = 0
     retry_pause: float = 10.0
     retry_mem_factor: float = 2.0

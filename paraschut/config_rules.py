@@ -135,6 +135,7 @@ RULES = {
     "lock_timeout": Rule(_seconds, "a number of seconds, 0 or more", "60.0"),
     "command_timeout": Rule(partial(_seconds, or_zero=False), "a number of seconds above 0", "60.0"),
     "queue_age": Rule(_seconds, "a number of seconds, 0 or more", "5.0"),
+    "warning": Rule(_seconds, "a number of seconds, 0 or more", "60.0"),
     "retries": Rule(partial(_whole, least=0), _WHOLE, "3"),
     "retry_pause": Rule(_seconds, "a number of seconds, 0 or more", "10.0"),
     "retry_mem_factor": Rule(_factor, "a number of 1 or more", "2.0"),

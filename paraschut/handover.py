@@ -19,6 +19,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
@@ -289,6 +290,7 @@ class _Desk:
             label=claimed[0].label or "",
             prologue=self.config.prologue,
             carries=claimed[0].batch_id if self.executor.carries(claimed[0].fields) else None,
+            warned_after=warned_after(needs_of(tasks[0].resources).walltime, self.config.warning),
         )
 
     def _command(self, script: str, workdir: str) -> tuple[str, ...]:

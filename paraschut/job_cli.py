@@ -39,6 +39,7 @@ Commands:
   info      Say that the job runs, and print its dict or one field of it.
   progress  Tell how far the job is.
   complete  Set the job's state to 'complete'.
+  requeue   Let the job be started again after this end of it.
 
   "paraschut job COMMAND --help" tells more.
 """
@@ -93,12 +94,27 @@ Options:
                      text if it is not. May be given several times.
   -h, --help         Show this message and exit.
 """,
+    "requeue": """\
+Usage: paraschut job requeue
+
+  Say that the end of this attempt, which is to come, is no failure: the job is
+  started again by the next pass, and goes on from what it has saved. Some
+  seconds before its time limit, a job gets the signal URG.
+
+  For example:
+
+    trap 'cp state checkpoint; paraschut job requeue; exit' URG
+
+Options:
+  -h, --help  Show this message and exit.
+""",
 }
 
 _ELSEWHERE = {
     "info": "'paraschut info BATCH:JOB' prints the dict of any job.",
     "progress": "Only a job itself knows how far it is.",
     "complete": "'paraschut reset BATCH:JOB --state complete' sets the state of any job.",
+    "requeue": "'paraschut reset BATCH:JOB' sets any job back to 'init'.",
 }
 
 
@@ -239,6 +255,15 @@ def _complete(given: list[str]) -> None:
     set_complete(JobInfo=fields or None, Submit=("--submit", "") in options)
 
 
+def _requeue(given: list[str]) -> None:
+    _, others = _parsed(given, {})
+    if others:
+        raise UsageError(f"Unexpected argument {others[0]!r}.")
+    from paraschut.checkpoint import say_requeue
+
+    say_requeue()
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     field, equals, value = text.partition("=")
     if not field or not equals:
@@ -259,6 +284,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "info": _info,
     "progress": _progress,
     "complete": _complete,
+    "requeue": _requeue,
 }
 
 

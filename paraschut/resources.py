@@ -181,6 +181,22 @@ def needs_of(resources: Mapping[str, object] | None) -> Needs:
     )
 
 
+def warned_after(walltime: float | None, lead: float) -> float | None:
+    """Return the seconds after which a job is told that its time will be over; None if it is not.
+
+    Parameters
+    ----------
+    lead : float
+        Seconds before its time limit; a job is never told before half of its time is over.
+
+    Examples
+    --------
+    >>> warned_after(3600.0, 60.0), warned_after(30.0, 60.0), warned_after(None, 60.0), warned_after(3600.0, 0.0)
+    (3540.0, 15.0, None, None)
+    """
+    return max(walltime - lead, walltime / 2) if walltime and lead else None
+
+
 def other_keys(resources: Mapping[str, object] | None) -> tuple[str, ...]:
     """Return the keys that are not generic, in their order.
 

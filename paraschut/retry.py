@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 OUT_OF_MEMORY, TIME_LIMIT = "out of memory", "time limit"
 #: What the reasons begin with that are no fault of the job.
 BLAMELESS = ("node failure", "preempted")
+#: It asked for another start itself, after it had saved where it was.
+REQUEUED = "requeued"
 #: Somebody wanted it so.
 CANCELLED = "cancelled"
 #: Seconds that no pause exceeds.
@@ -100,6 +102,8 @@ def next_try(
     >>> next_try("exit code 1", {"mem": 1 << 30}, 3, 3, Policy()) is None
     True
     """
+    if reason == REQUEUED:
+        return Again(counts=False, raised={})
     if allowed <= 0 or reason == CANCELLED:
         return None
     pause = min(policy.pause * 2.0 ** min(done + spared, 60), LONGEST_PAUSE)

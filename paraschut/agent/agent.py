@@ -26,6 +26,7 @@ from paraschut.agent.limits import Capacity
 from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
+from paraschut.resources import warned_after
 from paraschut.store import engine, spool
 from paraschut.store.line import Line
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
@@ -73,6 +74,7 @@ class Agent:
         self._line = Line(self.index, self.lock_timeout)
         self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
+        self._warning = float(os.environ.get("PARASCHUT_WARNING", "60"))
         self._next_memory = 0.0
         self._next_pass = 0.0
         self._idle_since = time.monotonic()
@@ -345,6 +347,10 @@ class Agent:
             walltime = running.asked.get("walltime")
             if running.reason is None and walltime and now > running.started + walltime:
                 running.reason = "time limit"
+            warned_at = self._warned_at(running)
+            if warned_at is not None and now > warned_at and running.reason is None:
+                running.warned = True
+                limits.send(self._tree(running), signal.SIGURG)
         if time.monotonic() >= self._next_memory:
             self._next_memory = time.monotonic() + MEMORY_PERIOD
             self._enforce_memory()
@@ -354,6 +360,11 @@ class Agent:
         for running in list(self.running.values()):
             if running.reason is not None or running.doomed:
                 self._end(running, now)
+
+    def _warned_at(self, running: Running) -> float | None:
+        """Return when a job is to be told that its time will be over; None if it never is, or was already."""
+        after = warned_after(running.asked.get("walltime"), self._warning)
+        return None if after is None or running.warned else running.started + after
 
     def _enforce_memory(self) -> None:
         limited = {
@@ -440,7 +451,8 @@ class Agent:
             if running.killed_at is not None:
                 pause = min(pause, running.killed_at + KILL_GRACE - now)
             elif running.asked.get("walltime"):
-                pause = min(pause, running.started + running.asked["walltime"] - now)
+                ends = running.started + running.asked["walltime"]
+                pause = min(pause, (self._warned_at(running) or ends) - now)
             if running.asked.get("mem"):
                 pause = min(pause, MEMORY_PERIOD)
         return max(0.01, pause)

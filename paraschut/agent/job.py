@@ -156,6 +156,8 @@ class Running:
         #: Whether somebody asked for its end.
         self.doomed = False
         self.killed_at: float | None = None
+        #: Whether it was told that its time will be over.
+        self.warned = False
 
 
 def spec_of(

@@ -83,6 +83,8 @@ class Submission:
     label: str = ""
     prologue: tuple[str, ...] = ()
     cluster_id: str | None = None
+    #: Seconds after the start of each of its tasks at which the job is told that its time will be over.
+    warned_after: float | None = None
     #: The batch that a closer is to go on with, because these jobs do not.
     carries: int | None = None
 

@@ -7,6 +7,7 @@ reading the others as code.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -45,13 +46,14 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
     script.write_beside(os.path.join(folder, TASKS), b"".join(map(_one_line, blocks)))
     prologue = "\n".join(["paraschut_prologue() {", "set +u", *submission.prologue, "}"])
     first = submission.tasks[0].number
+    warned = "" if submission.warned_after is None else math.floor(submission.warned_after)
     text = (
         "\n".join(["#!/bin/sh", *directives, "# Written by paraschut", "set +e -u", prologue]).encode(
             "utf-8", "surrogateescape"
         )
         + b"\n"
         + head
-        + f"{find_task}\nparaschut_first={first}\nexport PARASCHUT_EXECUTOR={executor}\n{_MAIN}".encode()
+        + f"{find_task}\nparaschut_first={first}\nparaschut_warned_after={warned}\nexport PARASCHUT_EXECUTOR={executor}\n{_MAIN}".encode()
     )
     path = os.path.join(folder, script.SCRIPT)
     # The scheduler takes a copy of it at once.
@@ -132,8 +134,15 @@ _FUNCTIONS = r"""
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task, if nobody has the right to.
 paraschut_task() {
     paraschut_before_memory
+    paraschut_warner=
+    if [ -n "$paraschut_warned_after" ]; then
+        paraschut_warn 3>&- &
+        paraschut_warner=$!
+    fi
     paraschut_attempt "$@"
-    case $? in
+    paraschut_result=$?
+    [ -z "$paraschut_warner" ] || kill -s TERM "$paraschut_warner" 2> /dev/null
+    case $paraschut_result in
         0) paraschut_code=0 ;;
         1) ;;
         2)
@@ -147,6 +156,17 @@ paraschut_task() {
             paraschut_code=1
             ;;
     esac
+}
+
+# Tells the job, some time before its limit, that it will be over: the signal harms nobody who does not listen.
+paraschut_warn() {
+    trap 'kill "$paraschut_sleep" 2> /dev/null; exit 0' TERM
+    sleep "$paraschut_warned_after" > /dev/null 2>&1 &
+    paraschut_sleep=$!
+    wait "$paraschut_sleep"
+    for paraschut_one in $(paraschut_below "$$"); do
+        kill -s URG "$paraschut_one" 2> /dev/null
+    done
 }
 
 # Sets where the kernel counts the memory of this job, if it does so for each job.

@@ -364,23 +364,6 @@ paraschut_task() {
     esac
 }
 
-# PID: prints the processes below it, each before its children: a shell whose child ends first would go on.
-paraschut_below() {
-    # Small systems have no ps.
-    {
-        ps -A -o pid= -o ppid= 2> /dev/null ||
-            cat /proc/[0-9]*/status 2> /dev/null | awk '/^Pid:/ { pid = $2 } /^PPid:/ { print pid, $2 }'
-    } | awk -v top="$1" '
-        { parent[$1] = $2 }
-        END {
-            queue[last = 1] = top
-            for (next_one = 1; next_one <= last; next_one++)
-                for (pid in parent)
-                    if (parent[pid] == queue[next_one]) queue[++last] = pid
-            for (one = 2; one <= last; one++) print queue[one]
-        }'
-}
-
 # SIGNAL: ends what the current job runs. The shell that watches over it writes down its end.
 paraschut_end() {
     [ -n "$paraschut_current" ] || return 0

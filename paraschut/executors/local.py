@@ -196,6 +196,7 @@ class LocalJobExecutor(JobExecutor):
         if config.source is not None:
             environ["PARASCHUT_CONFIG"] = str(config.source)
         environ["PARASCHUT_MAX_JOBS"] = str(config.max_jobs)
+        environ["PARASCHUT_WARNING"] = str(config.warning)
         environ["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
         environ["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
         try:

@@ -422,6 +422,23 @@ paraschut_watched() {
     done
 }
 
+# PID: prints the processes below it, each before its children: a shell whose child ends first would go on.
+paraschut_below() {
+    # Small systems have no ps.
+    {
+        ps -A -o pid= -o ppid= 2> /dev/null ||
+            cat /proc/[0-9]*/status 2> /dev/null | awk '/^Pid:/ { pid = $2 } /^PPid:/ { print pid, $2 }'
+    } | awk -v top="$1" '
+        { parent[$1] = $2 }
+        END {
+            queue[last = 1] = top
+            for (next_one = 1; next_one <= last; next_one++)
+                for (pid in parent)
+                    if (parent[pid] == queue[next_one]) queue[++last] = pid
+            for (one = 2; one <= last; one++) print queue[one]
+        }'
+}
+
 # TASK LABEL WORKDIR STDOUT STDERR: runs a task in this process, and writes down how it ended.
 paraschut_attempt() {
     # What ends the job shall not end what writes it down; the job itself starts with the default again.

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
 from paraschut.paths import NO_LINKS, Paths, make_folder
+from paraschut.retry import REQUEUED
 from paraschut.store import calls, runtime
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
@@ -31,7 +32,7 @@ _DONE_STAYS = 3600.0
 def spool(paths: Paths, key: Key, what: dict[str, Any]) -> str:
     """Write an event of an attempt; return the file.
 
-    ``what`` has ``kind`` (``run``, ``progress``, ``fields`` or ``result``), ``at``, the ``token`` of the attempt, and
+    ``what`` has ``kind`` (``run``, ``progress``, ``fields``, ``requeue`` or ``result``), ``at``, the ``token`` of the attempt, and
     what the kind needs.
 
     Raises
@@ -168,6 +169,8 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
     if what["kind"] == "run":
         if db.changed("attempt_runs", **key._asdict(), now=what["at"], host=what["host"]):
             db.run("job_runs", **key._asdict())
+    elif what["kind"] == "requeue":
+        db.run("attempt_reason", **key._asdict(), reason=REQUEUED)
     elif what["kind"] == "progress":
         db.run(
             "job_progress",

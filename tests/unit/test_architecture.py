@@ -49,6 +49,7 @@ FLOORS = {
     "what is shown": {"figures", "render_html", "snapshot", "screen", "logs", "histories", "terminal"},
     "inside and outside of jobs": {
         "spawn",
+        "checkpoint",
         "explaining",
         "runtime",
         "dashboard",
@@ -331,7 +332,7 @@ CHANGING = {
     "boost_batch_priority",
 }
 INSIDE = {
-    *("set_complete", "set_progress", "ClusterID"),
+    *("set_complete", "set_progress", "ClusterID", "on_warning", "requeue"),
     *("spawn_submit", "spawn_complete", "spawn_resubmit", "spawn_get_info"),
 }
 FUNCTIONS = {"persist", "persist_map", "readmgr", "BatchExecutor"}

@@ -124,6 +124,11 @@ def test_all_bounds_of_memory_grow_as_the_main_one_may():
     )
 
 
+@given(st.integers(0, 3), st.integers(0, 5), policies)
+def test_what_asks_for_it_is_started_again_whatever_it_may(allowed, done, policy):
+    assert next_try("requeued", {"mem": 8}, allowed, done, policy) == Again(False, {}, 0.0)
+
+
 def test_at_the_limit_it_is_tried_again_as_it_is():
     assert next_try("out of memory", {"mem": 8, "pmem": "1gb"}, 1, 0, Policy(mem_limit=8)) == Again(True, {})
 
