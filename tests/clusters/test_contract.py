@@ -248,30 +248,41 @@ def test_lines_for_the_scheduler_in_a_script_are_honoured_and_the_shell_that_it_
         assert sorted(world.lines()) == ["bash 0", "bash 1"]
 
 
-@pytest.mark.parametrize("name", REAL)
 @pytest.mark.cluster
-def test_an_ordinary_user_finds_the_same(name, request, users_folder):
-    """All of the above that is about a real scheduler, once more by somebody who is not root."""
-    cluster = request.getfixturevalue(name)
-    modules = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+def test_an_ordinary_user_finds_the_same(slurm, sge, users_folder):
+    """All of the above that is about real schedulers, once more by somebody who is not root."""
     same = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    given = ["PARASCHUT_TESTS_REQUIRE=clusters", f"PARASCHUT_{name.upper()}_DIR={cluster.folder}"]
-    if name == "slurm":
-        given.append(f"PARASCHUT_SLURM_PORT={cluster.port}")
-    for python in (sys.executable, shutil.which(same, path="/usr/bin:/usr/local/bin") or "false"):
-        run = cluster.command("env", *given, f"PYTHONPATH={modules}", python, "-Bm", "pytest", user=USER)
-        if not subprocess.run([*run, "--version"], cwd="/", capture_output=True, check=False).returncode:
-            break
-    else:
-        pytest.skip(f"an ordinary user can run neither {sys.executable} nor another {same} here.")
-    options = ["-q", "-x", "-p", "no:cacheprovider", f"--basetemp={users_folder}/t", "-k", f"[{name}]"]
-    done = subprocess.run(
-        [*run, *options, f"--rootdir={ROOT}", __file__],
-        cwd=users_folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
-    assert "7 passed" in done.stdout
+    runs = []
+    for name, cluster in (("slurm", slurm), ("sge", sge)):
+        given = [
+            "PARASCHUT_TESTS_REQUIRE=clusters",
+            f"PARASCHUT_SLURM_DIR={slurm.folder}",
+            f"PARASCHUT_SLURM_PORT={slurm.port}",
+            f"PARASCHUT_SGE_DIR={sge.folder}",
+            f"PYTHONPATH={ROOT}{os.pathsep}{sysconfig.get_path('purelib')}",
+        ]
+        for python in (sys.executable, shutil.which(same, path="/usr/bin:/usr/local/bin") or "false"):
+            run = cluster.command("env", *given, python, "-Bm", "pytest", user=USER)
+            if not subprocess.run([*run, "--version"], cwd="/", capture_output=True, check=False).returncode:
+                break
+        else:
+            pytest.skip(f"an ordinary user can run neither {sys.executable} nor another {same} here.")
+        options = [
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={users_folder}/{name}",
+            "-k",
+            f"[{name}]",
+        ]
+        argv = [*run, *options, f"--rootdir={ROOT}", __file__]
+        runs.append(
+            subprocess.Popen(
+                argv, cwd=users_folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    for run in runs:
+        said, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, said[-20000:]
+        assert "7 passed" in said

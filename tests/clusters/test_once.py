@@ -8,13 +8,12 @@ import signal
 import pytest
 from helpers import BATCH
 from sites import starts
-from test_contract import SITES, on
+from test_contract import on
 from test_submission_killed import AT, RANDOM
 
 import paraschut as psu
 
 pytestmark = pytest.mark.process
-SCHEDULERS = [name for name in SITES if name not in {"local", "file"}]
 #: How many submitters die at random moments; two hundred take minutes.
 KILLS = int(os.environ.get("PARASCHUT_TESTS_KILLS", "25"))
 STORE = ("paraschut.store.store", "Store")
@@ -43,9 +42,8 @@ def add(site):
     site.world.add(*[site.world.says("$J")] * NUMBER, resources=asked.__getitem__)
 
 
-@on(*SCHEDULERS)
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("call", [1, 3])
+@on("slurm", "sge", "fake pbs")
+@pytest.mark.parametrize(("call", "moment"), [(1, "before"), (1, "after"), (3, "after")])
 def test_the_submitter_dies_with_its_command(site, wrap, moment, call):
     """The third call is that of the first closer."""
     add(site)
@@ -58,7 +56,7 @@ def test_the_submitter_dies_with_its_command(site, wrap, moment, call):
     all_run_once(site)
 
 
-@on("slurm", "fake sge", "fake pbs")
+@on("slurm")
 @pytest.mark.parametrize(
     "where",
     [
@@ -88,7 +86,7 @@ def test_submitters_die_at_random_moments(site):
     all_run_once(site, 70)
 
 
-@on(*SCHEDULERS)
+@on("slurm", "sge", "fake pbs")
 def test_a_command_that_hangs_has_worked_all_the_same(site, wrap):
     """It is given up, nobody knows what became of it, and it is found by its token."""
     from conftest import configure

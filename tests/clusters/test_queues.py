@@ -13,12 +13,11 @@ from conftest import configure
 from helpers import BATCH
 from sites import HOLD, starts
 from stories import dump
-from test_contract import SITES, on
+from test_contract import on
 
 import paraschut as psu
 
 pytestmark = pytest.mark.process
-SCHEDULERS = [name for name in SITES if name not in {"local", "file"}]
 ASKS = {"slurm": "squeue", "sge": "qstat", "pbs": "qselect"}
 SUBMITS = {"slurm": "sbatch", "sge": "qsub", "pbs": "qsub"}
 
@@ -31,7 +30,7 @@ def site(make_site, request):
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-@on(*SCHEDULERS)
+@on("slurm", "fake pbs")
 def test_many_looks_cost_a_handful_of_commands(site, wrap):
     configure(site.world, queue_age=5.0)
     site.world.add(*["true"] * 3, options=HOLD[site.executor])
@@ -44,7 +43,7 @@ def test_many_looks_cost_a_handful_of_commands(site, wrap):
     assert set(site.world.states().values()) == {"submit"}
 
 
-@on("slurm", "fake slurm", "fake sge")
+@on("slurm", "fake sge")
 def test_a_pass_with_nothing_to_do_asks_once_and_says_nothing(site, wrap):
     configure(site.world, queue_age=0.0)
     site.world.add(*["true"] * 3, options=HOLD[site.executor], priority=lambda index: 9 - index)
@@ -70,7 +69,7 @@ def test_ten_thousand_jobs_are_twelve_commands(site, wrap):
     assert set(site.world.states().values()) == {"held"}
 
 
-@on("fake slurm", "fake sge", "fake pbs")
+@on("fake slurm", "fake pbs")
 def test_a_scheduler_that_is_down_changes_nothing(site, capsys):
     world = site.world
     world.add(*[world.says("$J", then="sleep 600")] * 2)
@@ -103,7 +102,7 @@ def test_a_scheduler_that_is_down_changes_nothing(site, capsys):
     assert set(world.states().values()) == {"run"}
 
 
-@on("slurm", "sge", "fake pbs")
+@on("sge", "fake pbs")
 def test_jobs_are_those_of_the_user_who_runs_this_whatever_the_environment_says(site, monkeypatch):
     """cron, sudo and containers leave the name of another user there, or none."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
