@@ -24,6 +24,8 @@ from paraschut import runtime
 
 #: Read here, because each test starts without any PARASCHUT_* variable.
 REQUIRED = os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
+#: Whether the run that started this one holds the clusters for it.
+HELD = bool(os.environ.get("PARASCHUT_TESTS_HELD"))
 FOUND = {"slurm": Slurm(), "sge": GridEngine()}
 
 
@@ -49,7 +51,8 @@ def _given(name, monkeypatch):
         _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
     with lock.open() as held:
         # Another run of the tests may be on this machine, and stop what this test needs.
-        fcntl.flock(held, fcntl.LOCK_EX)
+        if not HELD:
+            fcntl.flock(held, fcntl.LOCK_EX)
         if not cluster.running():
             _skip(f"{cluster.title} does not run ({_why_not(cluster)})")
         for variable, value in cluster.environment().items():

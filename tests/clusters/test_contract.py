@@ -256,6 +256,7 @@ def test_an_ordinary_user_finds_the_same(slurm, sge, users_folder):
     for name, cluster in (("slurm", slurm), ("sge", sge)):
         given = [
             "PARASCHUT_TESTS_REQUIRE=clusters",
+            "PARASCHUT_TESTS_HELD=yes",
             f"PARASCHUT_SLURM_DIR={slurm.folder}",
             f"PARASCHUT_SLURM_PORT={slurm.port}",
             f"PARASCHUT_SGE_DIR={sge.folder}",
