@@ -235,14 +235,14 @@ def test_nobody_answers(fake_slurm, say):
 
 
 @pytest.mark.parametrize(("at", "submitted"), [("before", 0), ("after", 1)])
-def test_a_rule_kills_the_caller(fake_slurm, at, submitted):
+def test_a_rule_kills_the_caller(fake_slurm, at, submitted, tmp_path):
     fake_slurm.rule("sbatch", "kill", at=at, skip=1)
     calls = [
         "python3",
         "-c",
         "import subprocess; [subprocess.run(['sbatch', '--wrap=true']) for _ in range(3)]",
     ]
-    done = subprocess.run(calls, capture_output=True, check=False)
+    done = subprocess.run(calls, capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     assert len(fake_slurm.jobs()) == 1 + submitted
     assert len(fake_slurm.calls("sbatch")) == 2
