@@ -16,7 +16,7 @@ import pytest
 from helpers import MARK, World
 from machine import BARE, USER, Trouble
 from sge import GridEngine
-from sites import HOLD, Site
+from sites import HOLD, Site, configure
 from slurm import Slurm
 from stories import ROOT
 
@@ -169,17 +169,6 @@ def world(odd_home, monkeypatch, request):
     runtime._close_desks()
     runtime._desks.clear()
     made.end_all()
-
-
-def configure(world, **settings):
-    """Write the configuration of a world."""
-    given = {"grace": 1.0, "queue_age": 0.3, "command_timeout": 30.0, **settings}
-    lines = "".join(f"{key} = {str(value).lower()}\n" for key, value in given.items())
-    (world.home / "config.toml").write_text(
-        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]\n'
-        + lines,
-        "utf-8",
-    )
 
 
 @pytest.fixture

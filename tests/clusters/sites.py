@@ -143,3 +143,14 @@ def starts(lines):
 def gone(process):
     """Return whether a process has ended."""
     return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+
+
+def configure(world, **settings):
+    """Write the configuration of a world."""
+    given = {"grace": 1.0, "queue_age": 0.3, "command_timeout": 30.0, **settings}
+    lines = "".join(f"{key} = {str(value).lower()}\n" for key, value in given.items())
+    (world.home / "config.toml").write_text(
+        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "HOME", "LANG", "PYTHONPATH", "LINES"]\n'
+        + lines,
+        "utf-8",
+    )

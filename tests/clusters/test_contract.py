@@ -177,7 +177,8 @@ def test_what_is_deleted_while_it_runs_ends_and_the_rest_goes_on(site):
     assert psu.qdel_batch(BATCH, state="init") >= 1
     site.until(lambda: world.attempts(JobIndex=1)[0]["ended"] is not None)
     assert world.states()[0] == "held"
-    assert world.states()[1] == "init"
+    # What goes on by itself may hand it over again at once.
+    assert world.states()[1] in {"init", "submit", "run"}
     assert starts(world.lines())[0] == 1
 
 

@@ -89,7 +89,7 @@ def test_submitters_die_at_random_moments(site):
 @on("slurm", "sge", "fake pbs")
 def test_a_command_that_hangs_has_worked_all_the_same(site, wrap):
     """It is given up, nobody knows what became of it, and it is found by its token."""
-    from conftest import configure
+    from sites import configure
 
     configure(site.world, command_timeout=3.0)
     add(site)

@@ -9,9 +9,8 @@ import sys
 import time
 
 import pytest
-from conftest import configure
 from helpers import BATCH
-from sites import HOLD, starts
+from sites import HOLD, configure, starts
 from stories import dump
 from test_contract import on
 

@@ -10,9 +10,8 @@ import time
 
 import psutil
 import pytest
-from conftest import configure
 from helpers import BATCH, until
-from sites import starts
+from sites import configure, starts
 
 import paraschut as psu
 
