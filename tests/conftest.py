@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,6 +21,15 @@ from paraschut.store.store import Store
 
 #: What breaks commands and paths that somebody forgot to quote.
 WEIRD = "we ird'; $x"
+
+# Who runs the tests in the background may have made them deaf to these, and all that they start with them.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # The machines that run these tests may be slow and busy; how long an example takes says nothing about the code.
 settings.register_profile(
