@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from paraschut.render_html import queue_html
-from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals
+from paraschut.look.render_html import queue_html
+from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals
 
 FOLDER = Path(__file__).parent / "pictures"
 GENOMES = BatchRow(

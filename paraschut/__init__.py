@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         set_job_field,
     )
     from paraschut.checkpoint import on_warning, requeue
-    from paraschut.dashboard import get_queue
     from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
@@ -46,12 +45,15 @@ if TYPE_CHECKING:
     from paraschut.executors.pbs import PBSJobExecutor
     from paraschut.executors.sge import SGEJobExecutor
     from paraschut.executors.slurm import SlurmJobExecutor
-    from paraschut.explaining import explain
-    from paraschut.functions import persist, readmgr
-    from paraschut.futures import BatchExecutor
-    from paraschut.histories import history
-    from paraschut.logs import print_log
-    from paraschut.mapping import persist_map
+    from paraschut.functions.futures import BatchExecutor
+    from paraschut.functions.mapping import persist_map
+    from paraschut.functions.persisting import persist, readmgr
+    from paraschut.look.dashboard import get_queue
+    from paraschut.look.explaining import explain
+    from paraschut.look.histories import history
+    from paraschut.look.logs import print_log
+    from paraschut.look.reporting import plot_resources, plot_timeline, report
+    from paraschut.look.watching import watch
     from paraschut.prepare import (
         add_batch_to_queue,
         add_job_to_queue,
@@ -59,12 +61,10 @@ if TYPE_CHECKING:
         get_job_template,
         load_data,
     )
-    from paraschut.reporting import plot_resources, plot_timeline, report
     from paraschut.runtime import get_job_info, get_qstat, set_complete, set_progress, update_job
     from paraschut.scripts import generate_script
     from paraschut.spawn import spawn_complete, spawn_get_info, spawn_resubmit, spawn_submit
     from paraschut.submitter import periodic_submitter
-    from paraschut.watching import watch
 
     ClusterID: str | None
 
@@ -148,7 +148,7 @@ _HOMES = {
         "set_job_field",
     ),
     "checkpoint": ("on_warning", "requeue"),
-    "dashboard": ("get_queue",),
+    "look.dashboard": ("get_queue",),
     "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
@@ -174,12 +174,12 @@ _HOMES = {
     "executors.pbs": ("PBSJobExecutor",),
     "executors.sge": ("SGEJobExecutor",),
     "executors.slurm": ("SlurmJobExecutor",),
-    "histories": ("history",),
-    "logs": ("print_log",),
-    "explaining": ("explain",),
-    "functions": ("persist", "readmgr"),
-    "futures": ("BatchExecutor",),
-    "mapping": ("persist_map",),
+    "look.histories": ("history",),
+    "look.logs": ("print_log",),
+    "look.explaining": ("explain",),
+    "functions.persisting": ("persist", "readmgr"),
+    "functions.futures": ("BatchExecutor",),
+    "functions.mapping": ("persist_map",),
     "prepare": (
         "add_batch_to_queue",
         "add_job_to_queue",
@@ -187,12 +187,12 @@ _HOMES = {
         "get_job_template",
         "load_data",
     ),
-    "reporting": ("plot_resources", "plot_timeline", "report"),
+    "look.reporting": ("plot_resources", "plot_timeline", "report"),
     "runtime": ("get_job_info", "get_qstat", "set_complete", "set_progress", "update_job"),
     "scripts": ("generate_script",),
     "spawn": ("spawn_complete", "spawn_get_info", "spawn_resubmit", "spawn_submit"),
     "submitter": ("periodic_submitter",),
-    "watching": ("watch",),
+    "look.watching": ("watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -36,10 +36,10 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     # A job that is a shell script pays for each call, so it gets by without click and SQLAlchemy.
     if arguments[:1] == ["job"]:
-        from paraschut import job_cli
+        from paraschut.cli import job as job_cli
 
         return job_cli.main(arguments[1:])
-    from paraschut import cli
+    from paraschut.cli import main as cli
 
     return cli.run(arguments)
 

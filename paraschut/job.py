@@ -85,7 +85,7 @@ class Job(dict[str, Any]):
         return f"<Job {self.get('BatchID')}:{self.get('JobIndex')} {', '.join(filter(None, words))}>"
 
     def _repr_html_(self) -> str:
-        from paraschut.render_html import job_html
+        from paraschut.look.render_html import job_html
 
         return job_html(self)
 

@@ -9,8 +9,8 @@ import pytest
 from browsing import KERNEL_IDLE, do
 from stories import ROOT
 
-from paraschut.render_html import queue_html
-from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals
+from paraschut.look.render_html import queue_html
+from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals
 
 pytestmark = pytest.mark.browser
 

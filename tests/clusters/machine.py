@@ -235,6 +235,8 @@ class Cluster:
         if self.missing():
             raise Trouble(self.missing())
         if not any(self.pid(name) for name in self.daemons):
+            # What a cluster that was killed left behind is half of something, and spoolinit refuses it.
+            self.forget()
             self.write()
         # Tests hold it while they use the cluster.
         (self.folder / "lock").touch()
@@ -252,6 +254,10 @@ class Cluster:
             self.finish_jobs()
         for name in reversed(self.daemons):
             self.kill(name, signal.SIGKILL if name == "sge_qmaster" else signal.SIGTERM)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove all that is left of a cluster whose daemons do not run."""
         self.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 

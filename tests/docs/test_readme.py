@@ -14,7 +14,7 @@ import pytest
 from stories import ROOT
 
 import paraschut as psu
-from paraschut.render import render_queue
+from paraschut.look.render import render_queue
 
 README = (ROOT / "README.md").read_text("utf-8")
 #: Runs the blocks as one session; a traceback names the line of the README.

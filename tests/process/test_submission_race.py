@@ -13,7 +13,8 @@ pytestmark = pytest.mark.process
 MANY = """
 import os, sys
 import paraschut as psu
-from paraschut import change, dashboard, dispatch, executors
+from paraschut import change, dispatch, executors
+from paraschut.look import dashboard
 from paraschut.executors import local
 
 def loop():

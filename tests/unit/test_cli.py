@@ -12,8 +12,10 @@ import pytest
 from cli_world import BATCH, OLDER, run_program, states
 
 import paraschut
-from paraschut import cli, cli_parts, job_cli
-from paraschut.cli_parts import Selector, selector
+from paraschut.cli import job as job_cli
+from paraschut.cli import main as cli
+from paraschut.cli import parts as cli_parts
+from paraschut.cli.parts import Selector, selector
 from paraschut.prepare import add_job_to_queue, get_job_template
 
 pytest_plugins = ("cli_fixtures",)

@@ -10,7 +10,8 @@ from cli_world import BATCH, states
 from click.testing import CliRunner
 
 import paraschut
-from paraschut import cli, job_cli
+from paraschut.cli import job as job_cli
+from paraschut.cli import main as cli
 from paraschut.prepare import add_job_to_queue
 
 pytest_plugins = ("cli_fixtures",)

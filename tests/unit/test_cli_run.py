@@ -8,7 +8,7 @@ import os
 import pytest
 
 import paraschut as psu
-from paraschut import doctor
+from paraschut.look import doctor
 
 pytest_plugins = ("cli_fixtures",)
 

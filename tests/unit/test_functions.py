@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from verbs import add, claim
 
 from paraschut import _run
-from paraschut.calling import Layout, PartlyFailedError
-from paraschut.likeness import likeness
-from paraschut.mapping import chunk_of
+from paraschut.functions.calling import Layout, PartlyFailedError
+from paraschut.functions.likeness import likeness
+from paraschut.functions.mapping import chunk_of
 from paraschut.paths import Paths
 from paraschut.store import calls, spool
 from paraschut.store.calls import Outcome, Payload
@@ -53,7 +53,7 @@ def test_auto_makes_chunks_that_leave_nobody_idle(seconds, left, target, jobs):
 def test_what_is_alike_does_not_depend_on_the_session():
     program = (
         "import functools, numpy as np\n"
-        "from paraschut.likeness import likeness\n"
+        "from paraschut.functions.likeness import likeness\n"
         "def f(x, y=2, *, z={'a', 'b'}):\n    return [g for g in {'p', 'q'} if x in {1, 2}]\n"
         "items = [(1, 'a' + 'b'), ({'k': [1.5]},), (np.arange(3),)]\n"
         "print(likeness([f, functools.partial(f, 1), None, len], items))"

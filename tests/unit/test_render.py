@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraschut.job import STATES
-from paraschut.render import bar, clean, render_queue, render_table
-from paraschut.summary import (
+from paraschut.look.render import bar, clean, render_queue, render_table
+from paraschut.look.summary import (
     BatchRow,
     MissingRow,
     StateRow,

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from paraschut.render_html import job_html, queue_html
-from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left
+from paraschut.look.render_html import job_html, queue_html
+from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left
 
 EVIL = "<script>alert(1)</script>\" onload=alert(2) '&amp;\u202e\x00"
 TOTALS = Totals(6, 3, 1, 50, 59)
@@ -187,7 +187,7 @@ def _contrast(one, other):
 @pytest.mark.parametrize("theme", ["_LIGHT", "_DARK"])
 def test_texts_and_bars_can_be_seen(theme):
     """WCAG 2.1: 4.5 for texts, 3 for what is drawn."""
-    from paraschut import render_html
+    from paraschut.look import render_html
 
     colours = dict(re.findall(r"--psu-(\w+):#(\w+)", getattr(render_html, theme)))
     card = colours.pop("card")

@@ -12,8 +12,8 @@ from stories import BATCH
 from verbs import add
 
 import paraschut as psu
+from paraschut.look.runs import Run, busy_share, causes, hungriest, lanes, slowest
 from paraschut.process import host_name
-from paraschut.runs import Run, busy_share, causes, hungriest, lanes, slowest
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -204,7 +204,7 @@ def test_from_the_command_line(hundred, home, python):
 
 
 def test_hosts_are_in_the_order_that_people_expect():
-    from paraschut.runs import by_host
+    from paraschut.look.runs import by_host
 
     runs = [ran(0, host=name) for name in ("node10", "node9", "", "gpu2", "node1")]
     assert list(by_host(runs)) == ["", "gpu2", "node1", "node9", "node10"]

@@ -11,8 +11,8 @@ from stories import BATCH
 from verbs import add, claim
 
 import paraschut as psu
+from paraschut.look.snapshot import Queue
 from paraschut.process import host_name
-from paraschut.snapshot import Queue
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_it_is_short_in_a_terminal_and_the_dashboard_in_a_notebook(queue):
 
 
 def test_it_is_the_same_dashboard(store, queue):
-    from paraschut.dashboard import summarise
+    from paraschut.look.dashboard import summarise
 
     with store.writing() as (connection, _):
         connection.exec_driver_sql("UPDATE attempt SET started=submitted WHERE JobIndex < 2")

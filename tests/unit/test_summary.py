@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraschut.errors import JobError
-from paraschut.summary import (
+from paraschut.look.summary import (
     BatchRow,
     MissingGroup,
     MissingRow,

@@ -12,16 +12,16 @@ from typing import Any
 
 from paraschut.checks import numbers_of
 from paraschut.config import load_config
-from paraschut.dashboard import bring_up_to_date, condition_of, summarise
 from paraschut.errors import JobError, ParaschutError
-from paraschut.figures import draw_resources, draw_throughput, draw_timeline, draw_times
-from paraschut.render import duration
-from paraschut.render_html import escaped, queue_html, table_html
+from paraschut.look.dashboard import bring_up_to_date, condition_of, summarise
+from paraschut.look.figures import draw_resources, draw_throughput, draw_timeline, draw_times
+from paraschut.look.render import duration
+from paraschut.look.render_html import escaped, queue_html, table_html
+from paraschut.look.runs import Run, causes, hungriest, slowest
+from paraschut.look.summary import BatchRow, Totals, format_spans, spans_of
 from paraschut.resources import format_size
-from paraschut.runs import Run, causes, hungriest, slowest
 from paraschut.store import views
 from paraschut.store.store import Store
-from paraschut.summary import BatchRow, Totals, format_spans, spans_of
 
 _MOST_ROWS = 10
 _MOST_CAUSES = 30

@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from paraschut.config import Config, load_config
-from paraschut.dashboard import bring_up_to_date, condition_of, summarise
 from paraschut.errors import JobError
 from paraschut.executors.base import JobExecutor
-from paraschut.render import duration, render_queue
-from paraschut.render_html import queue_html
-from paraschut.screen import coloured, notebook, publish, width
+from paraschut.look.dashboard import bring_up_to_date, condition_of, summarise
+from paraschut.look.render import duration, render_queue
+from paraschut.look.render_html import queue_html
+from paraschut.look.screen import coloured, notebook, publish, width
+from paraschut.look.summary import BatchRow, Totals, open_jobs
 from paraschut.store.store import Store
-from paraschut.summary import BatchRow, Totals, open_jobs
 
 #: Looking more often tells nothing new.
 _LEAST_INTERVAL = 0.1
@@ -232,7 +232,7 @@ def _as_text(looker: _Looker, interval: float) -> None:
 
 
 def _in_terminal(looker: _Looker, interval: float) -> None:
-    from paraschut.terminal import Screen
+    from paraschut.look.terminal import Screen
 
     why = ""
     try:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from paraschut.job import joined_name
-from paraschut.render import clean, duration, nothing_shown, percent_of
-from paraschut.summary import (
+from paraschut.look.render import clean, duration, nothing_shown, percent_of
+from paraschut.look.summary import (
     BatchRow,
     StateRow,
     Totals,

@@ -41,7 +41,6 @@ from typing import Any, Self
 
 from paraschut import change
 from paraschut._run import module_hash, versions
-from paraschut.awaiting import Ending, Watch
 from paraschut.config import Config, load_config
 from paraschut.dispatch import add_and_submit
 from paraschut.errors import (
@@ -53,6 +52,7 @@ from paraschut.errors import (
     SubmitError,
 )
 from paraschut.executors.base import JobExecutor, executor_of
+from paraschut.functions.awaiting import Ending, Watch
 from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.process import host_name
@@ -151,7 +151,7 @@ def readmgr(name: str) -> Any:
         )
     if row["kind"] == "call":
         return FunctionJob(config, name, row["BatchID"])
-    from paraschut.mapping import FunctionMap
+    from paraschut.functions.mapping import FunctionMap
 
     about = json.loads(row["about"]) if row["about"] else _calls_of(config, row["BatchID"])
     return FunctionMap(config, name, row["BatchID"], about)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from paraschut import job_cli
-from paraschut.cli_parts import Verbatim, json_option, plural, put_json
+from paraschut.cli import job as job_cli
+from paraschut.cli.parts import Verbatim, json_option, plural, put_json
 from paraschut.errors import JobError
-from paraschut.screen import coloured
-from paraschut.summary import parse_spans
+from paraschut.look.screen import coloured
+from paraschut.look.summary import parse_spans
 
 _ITEM = "{}"
 _PAUSE = 0.5
@@ -184,7 +184,7 @@ def doctor(as_json: bool) -> None:
     --json: a list of objects with name, fine (null where there is nothing to
     look at) and words.
     """
-    from paraschut.doctor import examine
+    from paraschut.look.doctor import examine
 
     found = []
     for check in examine():

@@ -15,16 +15,16 @@ from paraschut import queues
 from paraschut.config import Config, load_config
 from paraschut.errors import StoreError
 from paraschut.executors.base import JobExecutor, executor_of
-from paraschut.logs import lines_of
+from paraschut.look.logs import lines_of
+from paraschut.look.render import render_queue
+from paraschut.look.render_html import queue_html
+from paraschut.look.screen import coloured, show, width
+from paraschut.look.snapshot import Queue
+from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left, spans_of
 from paraschut.paths import Paths
 from paraschut.process import identity
-from paraschut.render import render_queue
-from paraschut.render_html import queue_html
-from paraschut.screen import coloured, show, width
-from paraschut.snapshot import Queue
 from paraschut.store import views
 from paraschut.store.store import Store
-from paraschut.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left, spans_of
 
 #: Lines of the error log that a report on a missing job shows.
 _REPORT_LINES = 10

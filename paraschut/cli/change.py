@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from paraschut.cli_parts import (
+from paraschut.cli.parts import (
     Chosen,
     Selector,
     Verbatim,

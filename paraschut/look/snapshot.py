@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paraschut import job as jobs
 from paraschut.errors import ParaschutError
-from paraschut.summary import BatchRow, MissingRow, StateRow, Totals, spans_of, state_rank
+from paraschut.look.summary import BatchRow, MissingRow, StateRow, Totals, spans_of, state_rank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class Queue(dict[int, list[jobs.Job]]):
         return f"<Queue of {len(self)} batches, {states.total()} jobs{': ' if told else ''}{told}>"
 
     def _repr_html_(self) -> str:
-        from paraschut.render_html import queue_html
+        from paraschut.look.render_html import queue_html
 
         rows, totals = self.summary()
         return queue_html(rows, totals, now=self.at)

@@ -10,8 +10,8 @@ from typing import Any
 from paraschut import fold as folding
 from paraschut.config import load_config
 from paraschut.errors import NotFoundError, StoreError
-from paraschut.render import render_table
-from paraschut.render_html import table_html
+from paraschut.look.render import render_table
+from paraschut.look.render_html import table_html
 from paraschut.resources import format_size
 from paraschut.store import views
 from paraschut.store.runtime import cluster_id

@@ -17,12 +17,12 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from paraschut import change
-from paraschut.awaiting import Ending, Watch
 from paraschut.config import load_config
 from paraschut.errors import JobError, ParaschutError
 from paraschut.executors.base import JobExecutor
-from paraschut.functions import Maker, unpicklable, unwritable
-from paraschut.mapping import deadline_of, workers_of
+from paraschut.functions.awaiting import Ending, Watch
+from paraschut.functions.mapping import deadline_of, workers_of
+from paraschut.functions.persisting import Maker, unpicklable, unwritable
 from paraschut.store import calls, pickles
 from paraschut.store.calls import Payload
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import click
 
-from paraschut import job_cli
+from paraschut.cli import job as job_cli
 from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, ParaschutError
-from paraschut.render import clean
+from paraschut.look.render import clean
+from paraschut.look.summary import parse_spans
 from paraschut.store import views
 from paraschut.store.store import Store
-from paraschut.summary import parse_spans
 
 #: Batches that a question lists.
 _MOST_LISTED = 10

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
 
-from paraschut.summary import (
+from paraschut.look.summary import (
     BatchRow,
     Totals,
     bar_cells,

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paraschut import change
-from paraschut.awaiting import Ending, Watch
 from paraschut.bar import bar
-from paraschut.calling import Chunk, Layout, PartlyFailedError, Reduce, layout_of, load_answer
 from paraschut.config import Config, load_config
 from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobError, JobFailed, NameTakenError, NotFoundError
 from paraschut.executors.base import JobExecutor
-from paraschut.functions import Maker, kill_here, named, unpicklable
-from paraschut.likeness import likeness
+from paraschut.functions.awaiting import Ending, Watch
+from paraschut.functions.calling import Chunk, Layout, PartlyFailedError, Reduce, layout_of, load_answer
+from paraschut.functions.likeness import likeness
+from paraschut.functions.persisting import Maker, kill_here, named, unpicklable
 from paraschut.store import calls
 from paraschut.store.calls import SHARED, Answer, Outcome, Payload
 from paraschut.store.store import JobIndexTakenError, Store

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from paraschut import job_cli
-from paraschut.cli_parts import (
+from paraschut.cli import job as job_cli
+from paraschut.cli.parts import (
     Selector,
     Verbatim,
     choose,
@@ -26,8 +26,8 @@ from paraschut.cli_parts import (
     whole,
 )
 from paraschut.errors import JobError, NotFoundError
-from paraschut.screen import coloured
-from paraschut.summary import parse_spans
+from paraschut.look.screen import coloured
+from paraschut.look.summary import parse_spans
 
 
 @click.command(cls=Verbatim)
@@ -230,7 +230,7 @@ def _line_numbers(lines: int | None, head: int | None, span: str | None) -> int 
 
 
 def _grep(which: Selector, condition: str, key: str, wanted: str) -> None:
-    from paraschut.logs import grep, pattern_of
+    from paraschut.look.logs import grep, pattern_of
 
     pattern = pattern_of(wanted)
     found = False
@@ -291,7 +291,7 @@ def info(which: Selector, as_json: bool) -> None:
 
 
 def _job_text(job: Mapping[str, Any]) -> str:
-    from paraschut.render import clean
+    from paraschut.look.render import clean
 
     width = max(map(len, job))
     return "\n".join(
@@ -352,7 +352,7 @@ def history(which: Selector, as_json: bool) -> None:
     Times are UTC epoch seconds, durations seconds, sizes bytes; what is not
     known is null.
     """
-    from paraschut.histories import history as history_of
+    from paraschut.look.histories import history as history_of
 
     found = history_of(*one_job(which))
     if as_json:
@@ -377,7 +377,7 @@ def explain(which: Selector, as_json: bool) -> None:
 
     --json: a list of sentences.
     """
-    from paraschut.explaining import explain as explain_job
+    from paraschut.look.explaining import explain as explain_job
 
     found = explain_job(*one_job(which))
     if as_json:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paraschut import __version__, job_cli
-from paraschut.cli_change import boost, cancel, remove, reset
-from paraschut.cli_look import explain, history, info, log, queue, report, watch
-from paraschut.cli_parts import (
+from paraschut import __version__
+from paraschut.cli import job as job_cli
+from paraschut.cli.change import boost, cancel, remove, reset
+from paraschut.cli.look import explain, history, info, log, queue, report, watch
+from paraschut.cli.parts import (
     Commands,
     Selector,
     Verbatim,
@@ -29,8 +30,8 @@ from paraschut.cli_parts import (
     selector,
     selectors_argument,
 )
-from paraschut.cli_run import doctor
-from paraschut.cli_run import run as run_commands
+from paraschut.cli.run import doctor
+from paraschut.cli.run import run as run_commands
 from paraschut.errors import ParaschutError
 
 if TYPE_CHECKING:

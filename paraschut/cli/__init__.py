@@ -1,0 +1,1 @@
+"""The command line: a short command for each verb."""

@@ -1,0 +1,1 @@
+"""Functions as jobs: persist, persist_map, BatchExecutor, and how their results are waited for."""

@@ -1,0 +1,1 @@
+"""What a person looks at: the dashboard, the live view, logs, history, reports, and why nothing runs."""
