@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from paraschut import checks
 from paraschut import fold as folding
+from paraschut.bulk import uncollected
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
@@ -324,8 +325,9 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
 
         new = new_submission(store, config, executor, kind.environment, kind.defaults)
         new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
-        claim = store.claim(new, decide, executor.asked, condition)
-        handed = hand_over(store, config, executor, new, claim)
+        with uncollected():
+            claim = store.claim(new, decide, executor.asked, condition)
+            handed = hand_over(store, config, executor, new, claim)
         done.take(handed)
         if handed.refused is not None:
             refused.append(handed.refused)

@@ -144,7 +144,7 @@ def hand_over(
 
 
 def _ignored(executor: ClusterJobExecutor, claimed: Sequence[Claimed]) -> list[str]:
-    asked = {repr(one.fields.get("resources")): one.fields for one in claimed}
+    asked = {tuple(one.fields.get("resources") or ()): one.fields for one in claimed}
     keys = sorted({key for fields in asked.values() for key in executor.ignored(fields)})
     if not keys:
         return []
@@ -307,6 +307,7 @@ class _Desk:
         mine = job_variables(self.paths.index, *key, one.token, one.task, known_as, one.spawn_id)
         if self.executor.ids_come_late:
             del mine["PARASCHUT_CLUSTERID"]
+        own, asked = fields.get("vars"), fields.get("resources") or {}
         script = str(fields["script"])
         command = self._command(script, workdir)
         return Task(
@@ -315,11 +316,11 @@ class _Desk:
             job_index=one.job_index,
             n=one.n,
             command=command,
-            env={**(fields.get("vars") or {}), **mine},
+            env={**own, **mine} if own else mine,
             workdir=workdir,
             stdout=self.paths.log(*key, "stdout"),
             stderr=self.paths.log(*key, "stderr"),
-            resources={**self.executor.resources, **(fields.get("resources") or {})},
+            resources={**self.executor.resources, **asked} if self.executor.resources else asked,
             options=fields.get("options"),
             queue=fields.get("queue"),
             source=None if "-c" in command and command[-1] == script else command[-1],

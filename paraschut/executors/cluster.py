@@ -276,8 +276,12 @@ class ClusterJobExecutor(JobExecutor):
     def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
         """Return tasks in groups whose scripts have the same lines for the scheduler."""
         groups: dict[tuple[str, ...], list[Task]] = {}
+        # Thousands of tasks have the same script: it is read once.
+        known: dict[str | None, tuple[str, ...]] = {}
         for task in tasks:
-            groups.setdefault(self._directives(task), []).append(task)
+            if task.source not in known:
+                known[task.source] = self._directives(task)
+            groups.setdefault(known[task.source], []).append(task)
         return list(groups.values())
 
     def _directives(self, task: Task) -> tuple[str, ...]:
