@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from paraschut import fold as folding
+from paraschut import queues
 from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, SubmitError
@@ -48,6 +49,8 @@ class Handed:
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refused: SubmitError | None = None
+    #: Whether a batch may have to go on by another pass of this process, because its closer did not wait.
+    stranded: bool = False
 
     def refuse(self, error: SubmitError) -> None:
         """Take note of a refusal."""
@@ -270,14 +273,9 @@ class _Desk:
     def carry_on(self) -> None:
         """Send the closers of those batches whose jobs do not submit what comes after them."""
         if isinstance(self.executor, ClusterJobExecutor):
-            for batch_id, submissions in self.carried.items():
-                try:
-                    closer = self.executor.submit_closer(submissions)
-                    self.store.set_closer([one.token for one in submissions], closer)
-                except ExecutorError as error:
-                    self.done.left.append(
-                        f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
-                    )
+            sent = queues.send_closers(self.store, self.config, self.executor, self.carried)
+            self.done.left.extend(sent.notes)
+            self.done.stranded = sent.stranded
 
     def _submission(self, claimed: Sequence[Claimed], tasks: Sequence[Task]) -> Submission:
         token = claimed[0].token

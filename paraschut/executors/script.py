@@ -229,8 +229,11 @@ def _export(names: list[str], env: Mapping[str, str]) -> str:
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    others = _sorted_out(tuple(env)).others
-    return _line_of(tuple(command), tuple(f"{name}={env[name]}" for name in others))
+    return _line(tuple(command), _sorted_out(tuple(env)), env)
+
+
+def _line(command: tuple[str, ...], names: _Names, env: Mapping[str, str]) -> str:
+    return _line_of(command, tuple([f"{name}={env[name]}" for name in names.others]) if names.others else ())
 
 
 @lru_cache(maxsize=1024)
@@ -263,9 +266,15 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     if names.bad:
         _check_names(f"Job {label}", task.env)
     return (
-        f"paraschut_job() {{\n{_export(names.own, env)}\n{command_line(task.command, env)}\n}}\n"
-        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
+        f"paraschut_job() {{\n{_export(names.own, env)}\n{_line(task.command, names, env)}\n}}\n"
+        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {_path(task.stdout)} {_path(task.stderr)}\n"
     )
+
+
+def _path(path: str) -> str:
+    """Return a path as a word of shell; the logs of thousands of tasks have one folder."""
+    folder, slash, name = path.rpartition("/")
+    return f"{_quoted(folder)}{slash}{quote(name)}" if slash and folder else quote(path)
 
 
 def _check_names(who: str, env: Mapping[str, str]) -> None:
