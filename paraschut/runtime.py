@@ -57,6 +57,7 @@ class _Desk:
         """Run queries that see one moment."""
         with self._turn, engine.speaking(self.index):
             connection = self._open()
+            engine.be_patient(connection, self.limit)
             connection.execute("BEGIN")
             try:
                 return do(Statements(connection, self._texts))
@@ -67,7 +68,7 @@ class _Desk:
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
         events = [] if key is None or self._has_looked(key) else spool.load(spool.pending(self.paths, key))
-        with self._turn, engine.speaking(self.index):
+        with self._turn:
             connection = self._open()
             try:
                 with self._line.writing(connection):

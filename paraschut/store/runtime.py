@@ -32,7 +32,10 @@ def read_statements() -> dict[str, str]:
 def opened(index: str, limit: float, texts: Mapping[str, str]) -> sqlite3.Connection:
     """Open an index for its statements, to which one of an older version is brought first."""
     connection = engine.connect(index, limit)
-    found, ours = (connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"]))
+    with engine.speaking(index):
+        found, ours = (
+            connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"])
+        )
     # A newer one may have been made so while this process ran: it has all that these statements speak of.
     if found >= ours:
         return connection
