@@ -20,7 +20,7 @@ from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
-from paraschut.store import engine, pickles, runtime, spool
+from paraschut.store import engine, runtime, spool
 from paraschut.store.line import Line
 from paraschut.store.runtime import Key, Statements
 
@@ -89,6 +89,8 @@ class _Desk:
 
     def small(self) -> int:
         """Return the bytes up to which a pickle is kept in the index."""
+        from paraschut.store import pickles
+
         return self.read(lambda db: pickles.limit_of(db.connection))
 
     def _has_looked(self, key: Key) -> bool:
