@@ -11,7 +11,9 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
 
+# Where Python is told to write no byte code, each of thousands of processes would compile the package anew.
 test: $(VENV)/.test
+	$(BIN)/python -m compileall -q paraschut
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test
@@ -23,6 +25,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.demo
 	-@test -d $(VENV)/peers || { $(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip install \
 	  --quiet --disable-pip-version-check psij-python submitit; } || rm -rf $(VENV)/peers
+	$(BIN)/python -m compileall -q paraschut
 	$(BIN)/python -m bench
 
 # What the README, the docstrings and the notebook show is executed.

@@ -7,7 +7,6 @@ Values that JSON would change (tuples, NumPy, dates, NaN …) are kept exactly b
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -170,7 +169,7 @@ def pack(fields: Mapping[str, Any]) -> tuple[str, bytes | None]:
         for field, value in json.loads(text).items():
             if value != kept[field]:  # two halves of a character that JSON would join
                 odd[field] = _pickled(field, fields[field])
-    return text, pickle.dumps(odd, protocol=5) if odd else None
+    return text, _dumped(odd) if odd else None
 
 
 def _culprit(fields: Mapping[str, Any]) -> str:
@@ -189,6 +188,18 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8
         return False
     return True
+
+
+def _dumped(odd: dict[str, bytes]) -> bytes:
+    import pickle
+
+    return pickle.dumps(odd, protocol=5)
+
+
+def _unpickled(data: bytes) -> Any:
+    import pickle
+
+    return pickle.loads(data)
 
 
 def _pickled(field: str, value: object) -> bytes:
@@ -211,8 +222,8 @@ def unpack(text: str, extras: bytes | None) -> dict[str, Any]:
     """
     fields: dict[str, Any] = json.loads(text)
     if extras is not None:
-        for field, data in pickle.loads(extras).items():
-            fields[field] = pickle.loads(data)
+        for field, data in _unpickled(extras).items():
+            fields[field] = _unpickled(data)
     return fields
 
 
@@ -228,7 +239,7 @@ def split(text: str, extras: bytes | None) -> dict[str, str | bytes]:
     """Return each field as it is kept (JSON text or a pickle), to compare fields without loading them."""
     kept: dict[str, str | bytes] = {field: _encode(value) for field, value in json.loads(text).items()}
     if extras is not None:
-        kept.update(pickle.loads(extras))
+        kept.update(_unpickled(extras))
     return kept
 
 
@@ -264,7 +275,7 @@ def same(kept: str | bytes | None, field: str, value: object) -> bool:
     if isinstance(kept, str):
         return plain(value) and _encode(value) == kept
     # Most values can be compared without the library that pickles them, which a job would have to import.
-    return not plain(value) and (identical(pickle.loads(kept), value) or _pickled(field, value) == kept)
+    return not plain(value) and (identical(_unpickled(kept), value) or _pickled(field, value) == kept)
 
 
 def remembered(origin: Origin, changed: Mapping[str, Any]) -> Origin:
@@ -281,7 +292,7 @@ def remembered(origin: Origin, changed: Mapping[str, Any]) -> Origin:
 def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[str, bytes | None]:
     """Return a job's kept fields with some of them changed; the others stay as they are, byte by byte."""
     fields: dict[str, Any] = json.loads(text)
-    odd: dict[str, bytes] = pickle.loads(extras) if extras is not None else {}
+    odd: dict[str, bytes] = _unpickled(extras) if extras is not None else {}
     for field, value in changed.items():
         odd.pop(field, None)
         fields.pop(field, None)
@@ -290,5 +301,5 @@ def merge(text: str, extras: bytes | None, changed: Mapping[str, Any]) -> tuple[
         packed, more = pack({field: value})
         fields.update(json.loads(packed))
         if more is not None:
-            odd.update(pickle.loads(more))
-    return pack(fields)[0], pickle.dumps(odd, protocol=5) if odd else None
+            odd.update(_unpickled(more))
+    return pack(fields)[0], _dumped(odd) if odd else None

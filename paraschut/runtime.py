@@ -20,7 +20,7 @@ from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.paths import Paths, absolute
 from paraschut.process import host_name
-from paraschut.store import engine, pickles, runtime, spool
+from paraschut.store import engine, runtime, spool
 from paraschut.store.line import Line
 from paraschut.store.runtime import Key, Statements
 
@@ -57,6 +57,7 @@ class _Desk:
         """Run queries that see one moment."""
         with self._turn, engine.speaking(self.index):
             connection = self._open()
+            engine.be_patient(connection, self.limit)
             connection.execute("BEGIN")
             try:
                 return do(Statements(connection, self._texts))
@@ -67,7 +68,7 @@ class _Desk:
     def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
         """Run one transaction; what this attempt could not write before goes in first."""
         events = [] if key is None or self._has_looked(key) else spool.load(spool.pending(self.paths, key))
-        with self._turn, engine.speaking(self.index):
+        with self._turn:
             connection = self._open()
             try:
                 with self._line.writing(connection):
@@ -88,6 +89,8 @@ class _Desk:
 
     def small(self) -> int:
         """Return the bytes up to which a pickle is kept in the index."""
+        from paraschut.store import pickles
+
         return self.read(lambda db: pickles.limit_of(db.connection))
 
     def _has_looked(self, key: Key) -> bool:

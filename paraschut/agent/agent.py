@@ -157,7 +157,9 @@ class Agent:
 
     def _read(self, do: Callable[[Statements], _T]) -> _T:
         with engine.speaking(self.index):
-            return do(Statements(self._open(), self._texts))
+            connection = self._open()
+            engine.be_patient(connection, self.lock_timeout)
+            return do(Statements(connection, self._texts))
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -2,34 +2,38 @@
 
 SQLite's busy handler is unfair: who comes again and again overtakes those who sleep, and the worst wait is about
 as long as the whole rush. So who finds SQLite's lock free takes it, and who does not draws a number. Only the
-number that is called competes for the lock; the others sleep about as long as those before them will take. Who
-writes again and again draws a number, too, as soon as it had its slice and somebody waits.
+number that is called competes for the lock; the others sleep until a bell of their own is rung, at the end of the
+transaction before theirs. Who writes again and again draws a number, too, as soon as it had its slice and somebody
+waits.
 
-The numbers are in a file in a host-local folder. They are only manners: SQLite's lock stays the truth, and the
-number of a process that was killed or stopped is passed over after a moment. Across hosts there are no numbers;
-writers pause, shorter the longer they have waited.
+The numbers are in a file in a host-local folder, the bells are FIFOs beside it. They are only manners: SQLite's lock
+stays the truth, a bell that is not heard costs a moment, and the number of a process that was killed or stopped is
+passed over. Across hosts there are no numbers; writers pause, shorter the longer they have waited.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sqlite3
 import struct
 import time
 from contextlib import suppress
 from types import TracebackType
 
-from paraschut.store.engine import is_busy, local_folder, spoken
+from paraschut.store.engine import be_patient, is_busy, local_folder, logs_ahead, spoken
 
 #: Seconds for which a process may write again and again while others wait.
-SLICE = 0.0005
+SLICE = 0.003
 #: Seconds after which the number that is called is passed over, unless its holder says that it is there.
 STALL = 0.05
-#: Seconds that the one whose number is called looks at SQLite's lock all the time, before it sleeps in between.
-SPIN = 0.0002
-#: Seconds of the shortest and the longest sleep of one that has a number.
+#: Seconds of the shortest and the longest sleep of one that has a number, if it hears no bell.
 SHORT, LONG = 0.0001, 0.01
+#: Seconds for which the file of the numbers is kept open by one that writes again and again.
+OPEN = 1.0
+#: How many bells there are; numbers that share one wake each other for nothing.
+BELLS = 64
 
 #: The number that is called, the next one to be drawn, and since when (``time.monotonic``).
 _BOARD = struct.Struct("=QQd")
@@ -49,10 +53,17 @@ class Line:
     def __init__(self, index: str, limit: float) -> None:
         self.index = index
         self.limit = limit
-        self._set_timeout = f"PRAGMA busy_timeout={int(limit * 1000)}"
         self._path: str | None = None
         self._slice_started = 0.0
         self._last_write = 0.0
+        #: Our own number, while it is ours to call the next.
+        self._number: int | None = None
+        #: The file of the numbers, the process that opened it (a fork must not share its lock), and when.
+        self._opened: tuple[int, int, float] | None = None
+
+    def __del__(self) -> None:
+        if self._opened is not None:
+            os.close(self._opened[0])
 
     def writing(self, connection: sqlite3.Connection) -> _Writing:
         """Return what runs one write transaction: ``with`` commits at its end, rolls back if its block raises."""
@@ -67,61 +78,71 @@ class Line:
         elif now - self._slice_started > SLICE:
             gives_way = self._somebody_waits()
             self._slice_started = now
-        connection.execute("PRAGMA busy_timeout=0")
+        be_patient(connection, 0)
         try:
             if gives_way or not _try_begin(connection):
                 self._wait(connection, now)
         finally:
-            connection.execute(self._set_timeout)
+            # With a log, what holds the write lock waits for nobody.
+            if not logs_ahead(connection):
+                be_patient(connection, self.limit)
 
     def wrote(self) -> None:
-        """Note the end of a transaction."""
+        """Note the end of a transaction, or that none could begin; wake the one that is called."""
         self._last_write = time.monotonic()
+        board = self._board()
+        if board is None:
+            return
+        called: int | None
+        if self._number is None:
+            called, drawn, _ = _read(board)
+            if called == drawn:
+                return
+        else:
+            called = _call(board, self._number)
+            self._number = None
+        if called is not None:
+            self._ring(called)
 
     def _wait(self, connection: sqlite3.Connection, started: float) -> None:
         board = self._board()
+        self._number = None if board is None else _draw(board)
         try:
-            number = None if board is None else _draw(board)
-            if board is None or number is None:
+            if board is None or self._number is None:
                 self._compete(connection, started)
             else:
-                try:
-                    self._wait_for(number, board, connection, started)
-                finally:
-                    _call(board, number)
-        finally:
-            if board is not None:
-                os.close(board)
+                self._wait_for(self._number, board, connection, started)
+        except BaseException:
+            self.wrote()
+            raise
         self._slice_started = time.monotonic()
 
     def _wait_for(self, number: int, board: int, connection: sqlite3.Connection, started: float) -> None:
-        called = 0.0
-        while True:
-            at, _, since = _read(board)
-            now = time.monotonic()
-            if now - started > self.limit:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            quiet = now - since
-            if number > at:
-                if not 0 <= quiet < STALL and not _call(board, at):
-                    # Whoever writes on the board was stopped while it did.
-                    self._compete(connection, started)
+        bell = self._bell(number)
+        pause_when_called = SHORT
+        try:
+            while True:
+                at, _, since = _read(board)
+                now = time.monotonic()
+                if now - started > self.limit:
+                    connection.execute("BEGIN IMMEDIATE")
                     return
-                time.sleep(min(max((number - at) * SLICE - quiet, SHORT), LONG))
-            elif 0 <= quiet < SLICE - SHORT and not called:
-                # The one before has its slice; waking up takes about the shortest sleep.
-                time.sleep(SLICE - SHORT - quiet)
-            elif _try_begin(connection):
-                return
-            else:
-                called = called or now
-                if quiet > STALL / 4:
-                    _call(board, None)
-                if now - called < SPIN:
-                    os.sched_yield()
+                if number > at:
+                    if not 0 <= now - since < STALL and _call(board, at) is None:
+                        # Whoever writes on the board was stopped while it did.
+                        self._compete(connection, started)
+                        return
+                    _listen(bell, LONG)
+                elif _try_begin(connection):
+                    return
                 else:
-                    time.sleep(min(max((now - called) / 20, SHORT), LONG))
+                    if now - since > STALL / 4:
+                        _call(board, None)
+                    _listen(bell, pause_when_called)
+                    pause_when_called = min(pause_when_called * 2, LONG)
+        finally:
+            if bell is not None:
+                os.close(bell)
 
     def _compete(self, connection: sqlite3.Connection, started: float) -> None:
         while not _try_begin(connection):
@@ -132,25 +153,55 @@ class Line:
             time.sleep(pause(waited, time.monotonic_ns() ^ os.getpid()))
 
     def _board(self) -> int | None:
+        now = time.monotonic()
+        if self._opened is not None:
+            board, pid, then = self._opened
+            if pid == os.getpid() and now - then < OPEN:
+                return board
+            self._opened = None
+            os.close(board)
         if self._path is None:
             folder = local_folder(self.index)
             self._path = "" if folder is None else f"{folder}/line"
         if not self._path:
             return None
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            board = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError:
             return None
+        self._opened = (board, os.getpid(), now)
+        return board
 
     def _somebody_waits(self) -> bool:
         board = self._board()
         if board is None:
             return False
-        try:
-            called, drawn, _ = _read(board)
-        finally:
-            os.close(board)
+        called, drawn, _ = _read(board)
         return called < drawn
+
+    def _bell(self, number: int) -> int | None:
+        """Return what is read when a number is called; None where there can be none."""
+        path = f"{self._path}.{number % BELLS}"
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            with suppress(OSError):
+                os.mkfifo(path, 0o600)
+            with suppress(OSError):
+                return os.open(path, flags)
+        except OSError:
+            pass
+        return None
+
+    def _ring(self, number: int) -> None:
+        path = f"{self._path}.{number % BELLS}"
+        with suppress(OSError):  # nobody listens, or it was rung already
+            bell = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.write(bell, b".")
+            finally:
+                os.close(bell)
 
 
 class _Writing:
@@ -244,16 +295,30 @@ def _draw(board: int) -> int | None:
     return drawn
 
 
-def _call(board: int, number: int | None) -> bool:
+def _call(board: int, number: int | None) -> int | None:
     """Call the number after this one, if this one is called; or only say that its holder is there.
 
-    Returns False if the board cannot be written on.
+    Returns the number that is called now; None if the board cannot be written on.
     """
     if not _locked(board):
-        return False
+        return None
+    called = None
     with suppress(OSError):
         called, drawn, _ = _read(board)
         if number is None or called == number:
-            os.pwrite(board, _BOARD.pack(called + (number is not None), drawn, time.monotonic()), 0)
+            called += number is not None
+            os.pwrite(board, _BOARD.pack(called, drawn, time.monotonic()), 0)
     fcntl.flock(board, fcntl.LOCK_UN)
-    return True
+    return called
+
+
+def _listen(bell: int | None, seconds: float) -> None:
+    """Sleep until the bell is rung, but not longer than this."""
+    if bell is None:
+        time.sleep(seconds)
+        return
+    heard = select.poll()
+    heard.register(bell, select.POLLIN)
+    if heard.poll(seconds * 1000):
+        with suppress(OSError):
+            os.read(bell, BELLS)

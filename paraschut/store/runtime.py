@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import JobError, NotFoundError, StaleJobError
 from paraschut.paths import Paths
 from paraschut.process import host_name
-from paraschut.retry import Again, next_try, policy_of
 from paraschut.store import engine
 from paraschut.store.trust import check_trusted
+
+if TYPE_CHECKING:
+    from paraschut.retry import Again
 
 
 def read_statements() -> dict[str, str]:
@@ -32,7 +34,10 @@ def read_statements() -> dict[str, str]:
 def opened(index: str, limit: float, texts: Mapping[str, str]) -> sqlite3.Connection:
     """Open an index for its statements, to which one of an older version is brought first."""
     connection = engine.connect(index, limit)
-    found, ours = (connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"]))
+    with engine.speaking(index):
+        found, ours = (
+            connection.execute(sql).fetchone() for sql in ("PRAGMA user_version", texts["version"])
+        )
     # A newer one may have been made so while this process ran: it has all that these statements speak of.
     if found >= ours:
         return connection
@@ -383,6 +388,8 @@ def will_try_again(db: Statements, key: Key, reason: str) -> tuple[Again, dict[s
     if row is None:
         return None
     import json
+
+    from paraschut.retry import next_try, policy_of
 
     policy = policy_of(row["retry"])
     given = json.loads(row["metadata"]).get("retries")

@@ -12,18 +12,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paraschut import job as jobs
 from paraschut.errors import NotFoundError, StaleJobError, StoreError
 from paraschut.paths import NO_LINKS, Paths, make_folder
-from paraschut.retry import REQUEUED
-from paraschut.store import calls, runtime
+from paraschut.store import runtime
 from paraschut.store.runtime import Key, Statements
 from paraschut.store.trust import check_trusted
+
+if TYPE_CHECKING:
+    from paraschut.store.calls import Outcome
 
 #: Seconds for which the last name of an attempt that has ended stays: longer than any writer takes to fold.
 _DONE_STAYS = 3600.0
@@ -100,9 +101,21 @@ def _names(paths: Paths, key: Key | None, *suffixes: str) -> list[tuple[int, str
     return sorted(found)
 
 
-def describe_result(outcome: calls.Outcome, at: float) -> dict[str, Any]:
+def _text_of(data: bytes | None) -> str | None:
+    from base64 import b64encode
+
+    return None if data is None else b64encode(data).decode("ascii")
+
+
+def _bytes_of(text: str | None) -> bytes | None:
+    from base64 import b64decode
+
+    return None if text is None else b64decode(text)
+
+
+def describe_result(outcome: Outcome, at: float) -> dict[str, Any]:
     """Return an event of kind ``result``."""
-    data = None if outcome.data is None else b64encode(outcome.data).decode("ascii")
+    data = _text_of(outcome.data)
     return {"kind": "result", "at": at, "outcome": {**outcome._asdict(), "data": data}}
 
 
@@ -115,7 +128,7 @@ def describe(job: jobs.Job | None, **what: Any) -> dict[str, Any]:
     return {
         **what,
         "metadata": metadata,
-        "extras": None if extras is None else b64encode(extras).decode("ascii"),
+        "extras": _text_of(extras),
         "removed": [field for field, value in changed.items() if value is jobs.REMOVED],
         "columns": {field: changed[field] for field in ("state", "priority") if field in changed},
     }
@@ -170,6 +183,8 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
         if db.changed("attempt_runs", **key._asdict(), now=what["at"], host=what["host"]):
             db.run("job_runs", **key._asdict())
     elif what["kind"] == "requeue":
+        from paraschut.retry import REQUEUED
+
         db.run("attempt_reason", **key._asdict(), reason=REQUEUED)
     elif what["kind"] == "progress":
         db.run(
@@ -180,13 +195,15 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
             progress_message=what["message"],
         )
     elif what["kind"] == "result":
-        data = what["outcome"].pop("data")
-        outcome = calls.Outcome(**what["outcome"], data=None if data is None else b64decode(data))
+        from paraschut.store import calls
+
+        data = _bytes_of(what["outcome"].pop("data"))
+        outcome = calls.Outcome(**what["outcome"], data=data)
         calls.finish(db, key, outcome, what["at"])
     else:
         if what["extras"] is not None:
             check_trusted(index, trusted)
-        extras = None if what["extras"] is None else b64decode(what["extras"])
+        extras = _bytes_of(what["extras"])
         changed = {
             **jobs.unpack(what["metadata"], extras),
             **dict.fromkeys(what["removed"], jobs.REMOVED),

@@ -23,7 +23,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PATIENCE = 60
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while Playwright runs, so does its event loop, and no other may in this thread.
+@pytest.fixture(scope="module")
 def chromium():
     """Return a browser, if there is one."""
     lacking = [name for name in ("playwright", "jupyterlab") if find_spec(name) is None]
@@ -86,7 +87,7 @@ class Lab:
         return page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(chromium, tmp_path_factory):
     """Return the folder and the port of a JupyterLab that nobody else uses."""
     home = tmp_path_factory.mktemp("lab")

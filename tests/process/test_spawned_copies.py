@@ -73,6 +73,8 @@ def test_each_copy_knows_itself_and_exactly_one_is_the_last(world, spawns):
     assert sum(one.endswith("complete") for one in lines) == 1
     assert lines[-1] == "next"
     assert psu.get_job_info(BATCH, 0)["sum"] == 42
+    # What a copy printed is in its log when it has ended, which is after it said that it is complete.
+    world.until(lambda: not world.attempts(ended=None))
     for one in psu.spawn_get_info(BATCH, 0):
         with open(one["stdout"], encoding="utf-8") as log:
             assert log.read() == f"I am {one['SpawnID']}\n"

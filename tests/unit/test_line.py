@@ -57,6 +57,32 @@ def test_who_finds_the_lock_free_draws_no_number(index, connection, board):
     assert board() == (0, 0)
 
 
+@pytest.mark.parametrize(("drawn", "heard"), [(7, b"."), (5, None)])
+def test_the_end_of_a_transaction_wakes_the_one_that_is_called(index, connection, board, drawn, heard):
+    board(5, drawn, time.monotonic())
+    waiting = Line(index, 5)
+    waiting._board()
+    bell = waiting._bell(5)
+    try:
+        write(Line(index, 5), connection)
+        if heard:
+            assert os.read(bell, 9) == heard
+        else:
+            with pytest.raises(BlockingIOError):
+                os.read(bell, 9)
+    finally:
+        os.close(bell)
+
+
+def test_a_child_opens_the_board_anew(index, connection, board):
+    mine = Line(index, 5)
+    write(mine, connection)
+    opened = mine._opened
+    mine._opened = (opened[0], opened[1] + 1, opened[2])  # as a process that was forked finds it
+    write(mine, connection, 7)
+    assert mine._opened[1] == os.getpid()
+
+
 @pytest.mark.parametrize("since", [0.0, 1e12])
 def test_numbers_of_processes_that_are_gone_are_passed_over(index, connection, board, since):
     board(3, 5, since)
@@ -79,9 +105,7 @@ def test_a_board_that_another_holds_for_ever_keeps_nobody_from_writing(index, co
         fcntl.flock(held, fcntl.LOCK_EX)
         mine = one_that_had_its_slice(index)
         if drawn:
-            here = mine._board()
-            mine._wait_for(1, here, connection, time.monotonic())
-            os.close(here)
+            mine._wait_for(1, mine._board(), connection, time.monotonic())
             connection.execute("ROLLBACK")
         else:
             write(mine, connection, 7)
