@@ -16,7 +16,7 @@ RANDOM = """
 import os, random, signal, sys, time
 import paraschut as psu
 from paraschut import dispatch, fold
-from paraschut.executors import file, local
+from paraschut.executors import file, local, slurm
 
 chance = random.Random(int(sys.argv[2]))
 for _ in range(int(sys.argv[3])):
