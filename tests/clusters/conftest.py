@@ -79,7 +79,7 @@ def sge(monkeypatch):
 def _another_slurm(number, **how):
     """Start a Slurm that only this run of the tests has, and stop it."""
     cluster = Slurm(
-        f"/tmp/psu-slurm-{os.getpid()}-{number}", 20_000 + os.getpid() % 1000 * 40 + 10 * number, **how
+        f"/tmp/psu-slurm-{os.getpid()}-{number}", 20_000 + os.getpid() % 400 * 30 + 10 * number, **how
     )
     try:
         cluster.start()
