@@ -280,9 +280,10 @@ def go_on(index: str) -> Submitted:
 
 
 def _groups(ready: Ready, request: _Request) -> list[Head]:
+    """Return the groups that are next; those whose jobs have a pause first only some executors take."""
     heads = (
         Head(*head)
-        for head in ready.heads
+        for head in (*ready.heads, *ready.paused)
         if (request.only is None or head[0] in request.only) and not (request.by_itself and head[1] is None)
     )
     room = request.bound(ready) - ready.active
@@ -333,10 +334,24 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     if not request.by_itself:
         if not request.filter.strip():
             _take_on(store, config, request, given, told)
+        _note(store, request)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _note(store: Store, request: _Request) -> None:
+    """Remember what a pass of a person leaves out; jobs make theirs without any such bounds."""
+    bounds: dict[str, Any] = {}
+    if request.filter.strip():
+        bounds["Filter"] = request.filter.strip()
+    if request.min_prior > 0:
+        bounds["MinPrior"] = request.min_prior
+    if request.only is not None and bounds:
+        bounds["BatchID"] = sorted(request.only)
+    if bounds or (request.only is None and not request.remembers):
+        store.note_pass(bounds, time.time())
 
 
 def _take_on(
@@ -430,7 +445,7 @@ def submit_one_job(
         which = Executor or (known and known.executor) or config.executor_name
         defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
         executor = executor_of(which, config, defaults)
-        new = replace(new_submission(store, config, executor, None, defaults), whole=False)
+        new = replace(new_submission(store, config, executor, None, defaults), whole=False, begins=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)

@@ -83,6 +83,7 @@ def new_submission(
         most=executor.most(),
         first_task=executor.first_task,
         retry=kept_policy(_policy(config, executor)),
+        begins=executor.begins,
     )
 
 
@@ -291,6 +292,7 @@ class _Desk:
             prologue=self.config.prologue,
             carries=claimed[0].batch_id if self.executor.carries(claimed[0].fields) else None,
             warned_after=warned_after(needs_of(tasks[0].resources).walltime, self.config.warning),
+            begin=claimed[0].begin,
         )
 
     def _command(self, script: str, workdir: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ words mean (tables). All commands go through ``run_command``.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -145,6 +146,19 @@ class ClusterJobExecutor(JobExecutor):
         tasks : range | None
             The numbers of a job array's tasks; None for a plain job.
         """
+
+    def begin_flags(self, at: float) -> list[str]:
+        """Return the flags of a submission whose jobs start at a time (epoch seconds), or later.
+
+        Only asked of a subclass that says that it ``begins`` jobs so; the others get them when the time has come.
+        """
+        del at
+        raise ExecutorError(f"{self.name} cannot be told when a job may start.")
+
+    def why_pending(self, cluster_id: str) -> str:
+        """Return more of why a job waits than the scheduler's queue says; unless a subclass knows more, nothing."""
+        del cluster_id
+        return ""
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the command that submits a script that starts when jobs have ended in whatever way.
@@ -313,7 +327,8 @@ class ClusterJobExecutor(JobExecutor):
         restarts, _ = cluster_script.picked(
             [*self._directive_words(first)], self.restart_flags, joined=self.joined
         )
-        answer = run_command([*command, *restarts, *flags, path], self.timeout, cwd=folder)
+        begin = [] if submission.begin is None else self.begin_flags(submission.begin)
+        answer = run_command([*command, *begin, *restarts, *flags, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
@@ -471,6 +486,11 @@ def words_of(options: object) -> list[str]:
     if isinstance(options, (list, tuple)) and all(isinstance(word, str) for word in options):
         return list(options)
     raise JobError(f"its options are {options!r}; they must be a text of flags, or a list of words.")
+
+
+def begin_option(at: float) -> list[str]:
+    """Return the option of qsub for a time before which a job does not start, in the time of this machine."""
+    return ["-a", time.strftime("%Y%m%d%H%M.%S", time.localtime(math.ceil(at)))]
 
 
 def name_of(label: str, token: str) -> str:

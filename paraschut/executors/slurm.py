@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -104,6 +105,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
     """
 
     name: ClassVar[str] = "slurm"
+    begins: ClassVar[bool] = True
     commands: ClassVar[tuple[str, ...]] = ("sbatch", "squeue", "scancel")
     prefix: ClassVar[str] = "#SBATCH"
     ours: ClassVar[frozenset[str]] = words(
@@ -152,6 +154,10 @@ class SlurmJobExecutor(ClusterJobExecutor):
             *("sbatch", "--parsable", f"--job-name={name}", "--export=ALL", "--no-requeue"),
             *(f"--output={file}", "--open-mode=append", *array),
         ]
+
+    def begin_flags(self, at: float) -> list[str]:
+        """Return ``--begin``, counted from now, which no time zone changes."""
+        return [f"--begin=now+{max(0, math.ceil(at - time.time()))}"]
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the sbatch command of a closer."""

@@ -17,6 +17,7 @@ from paraschut import job as jobs
 from paraschut.bulk import Packer
 from paraschut.errors import JobError
 from paraschut.progress import shown
+from paraschut.retry import begin_after
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
 
@@ -39,7 +40,7 @@ _WIDTH, _ROWS = 8, 100
 INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex"=?'
+    'progress_message=NULL, not_before=? WHERE "BatchID"=? AND "JobIndex"=?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = (
@@ -150,6 +151,7 @@ class Candidate(NamedTuple):
     raised: str | None
     workdir: str | None
     name: str | None
+    not_before: float = 0.0
 
 
 def _highest_attempt() -> ColumnElement[int]:
@@ -164,7 +166,7 @@ def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     return (
         select(
             *(job.c.BatchID, job.c.JobIndex, _highest_attempt(), job.c.metadata, job.c.raised),
-            *(batch.c.workdir, batch.c.name),
+            *(batch.c.workdir, batch.c.name, job.c.not_before),
         )
         .join(batch, batch.c.BatchID == job.c.BatchID)
         .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
@@ -201,7 +203,7 @@ def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     shapes: dict[Hashable, list[Any]] = {}
     for one in found:
         row, fields, asked = one
-        shape = new.shape and new.shape(row.BatchID, fields, asked)
+        shape = (new.shape and new.shape(row.BatchID, fields, asked), begin_of(new, row))
         shapes.setdefault(shape, []).append(one)
     pieces = [
         group[start : start + (new.most or len(group))]
@@ -209,6 +211,11 @@ def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
         for start in range(0, len(group), new.most or len(group))
     ]
     return [(os.urandom(8).hex() if place else new.token, piece) for place, piece in enumerate(pieces)]
+
+
+def begin_of(new: Any, row: Candidate) -> float | None:
+    """Return when a job that is claimed may start at the earliest; None if its pause is over, or is not kept."""
+    return begin_after(row.not_before, new.now) if new.begins else None
 
 
 def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:

@@ -65,6 +65,8 @@ class NewSubmission:
     max_jobs: int | None = None
     #: How jobs are tried again when they end badly, as JSON; None: as by default.
     retry: str | None = None
+    #: Whether jobs that are to have a pause first are taken, too: the executor starts them when that is over.
+    begins: bool = False
 
 
 class Claimed(NamedTuple):
@@ -82,6 +84,8 @@ class Claimed(NamedTuple):
     label: str | None
     #: Which of several copies of the job it is.
     spawn_id: int | None = None
+    #: When it may start at the earliest, in epoch seconds; None: at once.
+    begin: float | None = None
 
 
 class Claim(NamedTuple):
@@ -103,6 +107,8 @@ class Ready(NamedTuple):
     limits: dict[int, int | None]
     global_top: float | None
     active: int
+    #: Groups that are next and have jobs to submit only to who lets them wait until their pause is over.
+    paused: list[tuple[int, str | None, float]]
 
 
 #: Gives the groups to submit, in order, and how many jobs at most.
@@ -187,15 +193,22 @@ class Store(Index):
             with self.reading() as connected:
                 return self.ready(connected, now)
         db = self.statements(connection)
-        rows_ready = db.rows("heads", now=time.time() if now is None else now)
-        heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
+        at = time.time() if now is None else now
+        rows_ready = db.rows("heads", now=at)
+        rows_paused = db.rows("paused_heads", now=at)
+        heads, paused = (
+            [(row["BatchID"], row["executor"], row["top"]) for row in found]
+            for found in (rows_ready, rows_paused)
+        )
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
         environments, defaults, limits = (
-            {row["BatchID"]: row[column] for row in rows_ready}
+            {row["BatchID"]: row[column] for row in (*rows_ready, *rows_paused)}
             for column in ("environment", "executor_defaults", "max_jobs")
         )
-        return Ready(heads, environments, defaults, limits, top, active)
+        known = set(heads)
+        paused = [head for head in paused if head not in known]
+        return Ready(heads, environments, defaults, limits, top, active, paused)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
@@ -225,7 +238,7 @@ class Store(Index):
                 job.c.BatchID == batch_id,
                 job.c.priority == priority,
                 job.c.waits == 0,
-                job.c.not_before <= new.now,
+                *(() if new.begins else (job.c.not_before <= new.now,)),
             )
             if condition is not None:
                 query = query.where(condition)
@@ -265,6 +278,15 @@ class Store(Index):
                     .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
                     .values(values)
                 )
+
+    def note_pass(self, bounds: Mapping[str, Any], now: float) -> None:
+        """Remember which jobs the last pass that a person made did not look at: for whoever asks why they wait."""
+        told = json.dumps(dict(bounds))
+        with self.reading() as connection:
+            last = runtime.last_pass(self.statements(connection))
+        if told != ("{}" if last is None else last["detail"]):
+            with self.writing() as (_, db):
+                runtime.add_event(db, now, runtime.WHOLE_INDEX, None, runtime.PASS, told)
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -330,7 +352,10 @@ class Store(Index):
             ],
         )
         claimed = [
-            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name)
+            Claimed(
+                *(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name),
+                begin=rows.begin_of(new, row),
+            )
             for token, piece in pieces
             for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
@@ -362,7 +387,9 @@ class Store(Index):
         if not found:
             return []
         claimed, digest = self.write_claim(connection, db, new, found)
-        db.connection.executemany(rows.SET_SUBMIT, [(one.n, one.batch_id, one.job_index) for one in claimed])
+        db.connection.executemany(
+            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.job_index) for one in claimed]
+        )
         if db.row("any_spawn") is not None:
             for one in claimed:
                 db.run("forget_spawns", batch_id=one.batch_id, job_index=one.job_index)

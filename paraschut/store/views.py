@@ -70,16 +70,17 @@ def online(connection: Connection) -> dict[tuple[int, int], float]:
 
 
 def copies(connection: Connection) -> dict[tuple[int, int], int]:
-    """Return how many copies of a job have started and did not end, for jobs that have several."""
+    """Return how many copies of a job in ``spawn`` have started and did not end, if any."""
     query = (
         select(spawn.c.BatchID, spawn.c.JobIndex, func.count())
+        .join(job, (job.c.BatchID == spawn.c.BatchID) & (job.c.JobIndex == spawn.c.JobIndex))
         .join(
             attempt,
             (attempt.c.BatchID == spawn.c.BatchID)
             & (attempt.c.JobIndex == spawn.c.JobIndex)
             & (attempt.c.n == spawn.c.attempt),
         )
-        .where(attempt.c.started.is_not(None), attempt.c.ended.is_(None))
+        .where(job.c.state == "spawn", attempt.c.started.is_not(None), attempt.c.ended.is_(None))
         .group_by(spawn.c.BatchID, spawn.c.JobIndex)
     )
     return {(batch_id, job_index): count for batch_id, job_index, count in connection.execute(query)}
