@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import paraschut as psu
 from bench.common import (
+    PEERS,
     Row,
     interleave,
     make_jobs,
@@ -145,19 +144,26 @@ def one_by_one(name: str, count: int) -> float:
             clear(name)
 
 
+def _has_submitit() -> bool:
+    return (
+        os.path.exists(PEERS)
+        and not subprocess.run([PEERS, "-c", "import submitit"], capture_output=True).returncode
+    )
+
+
 def submitit(count: int) -> float:
     """Return the seconds of submitit's ``map_array`` for as many calls."""
     program = (
         "import sys, time, submitit\n"
         "executor = submitit.SlurmExecutor(folder='logs')\n"
-        f"executor.update_parameters(array_parallelism={count}, time=5, additional_parameters={{'hold': ''}})\n"
+        f"executor.update_parameters(array_parallelism={count}, time=5, additional_parameters={{'hold': True}})\n"
         "started = time.perf_counter()\n"
         f"executor.map_array(abs, range({count}))\n"
         "print(time.perf_counter() - started)\n"
     )
     with scratch():
         try:
-            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+            done = subprocess.run([PEERS, "-c", program], capture_output=True, text=True)
         finally:
             clear("slurm")
     if done.returncode != 0:
@@ -187,7 +193,7 @@ def _rows(name: str, *, quick: bool) -> list[Row]:
         "floor": lambda: bare(name, count),
         "single": lambda: one_by_one(name, few) / few * count,
     }
-    if name == "slurm" and importlib.util.find_spec("submitit"):
+    if name == "slurm" and _has_submitit():
         runs["submitit"] = lambda: submitit(1000) / 1000 * count
     values = interleave(2 if quick else 5, runs)
     ratios = quotients(values["ours"], values["floor"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ import paraschut
 
 RESULTS = Path(__file__).with_name("results")
 BATCH = 20260101000000
+#: An interpreter that has what can be had of the peers; ``make bench`` tries to make it.
+PEERS = os.path.join(sys.prefix, "peers", "bin", "python")
 #: Where the package is found by processes of their own, should it not be installed.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(paraschut.__file__)))
 

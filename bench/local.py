@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import paraschut as psu
 from bench.common import (
     BATCH,
+    PEERS,
     Row,
     compared,
     index_of,
@@ -27,8 +27,6 @@ from bench.common import (
 )
 
 WORKERS = 2
-#: An interpreter that has what can be had of the peers; ``make bench`` tries to make it.
-PEERS = os.path.join(sys.prefix, "peers", "bin", "python")
 #: It has no limit of workers: all start at once. Its threads would outlive the work, so it does not wait for them.
 PSIJ = """
 import os, sys, time

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from paraschut import checks
 from paraschut import fold as folding
+from paraschut.bulk import uncollected
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
@@ -44,6 +45,8 @@ class Submitted:
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     printed: bool = field(default=False, repr=False, compare=False)
+    #: Whether the pass is to be made once more (``Handed.stranded``).
+    stranded: bool = field(default=False, repr=False, compare=False)
 
     def _ipython_display_(self) -> None:
         if not self.printed:
@@ -61,6 +64,7 @@ class Submitted:
             self.jobs.setdefault(one.batch_id, []).append(one.job_index)
         self.left.extend(handed.left)
         self.notes.extend(handed.notes)
+        self.stranded |= handed.stranded
 
     def __str__(self) -> str:
         count, batches = self.count, len(self.jobs)
@@ -90,6 +94,8 @@ class _Request:
     by_itself: bool = False
     #: Whether the limit is, for each batch, the one that its last whole pass was given.
     remembers: bool = False
+    #: When the pass began.
+    since: float = field(default_factory=time.time)
 
     def limit(self, ready: Ready, batch_id: int) -> int | None:
         """Return the MaxJobs that holds for a batch; None for the configured one."""
@@ -274,9 +280,10 @@ def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | st
 def go_on(index: str) -> Submitted:
     """Make a pass over the batches that were submitted before, as they were: the agent's and the closers'."""
     config = load_config(environ={**os.environ, "PARASCHUT_INDEX": index})
+    request = _Request(None, config.max_jobs, by_itself=True, remembers=True)
     with Store.of(config) as store:
         folding.fold(store, config)
-        return _submit(store, config, _Request(None, config.max_jobs, by_itself=True, remembers=True), None)
+        return _submit(store, config, request, None)
 
 
 def _groups(ready: Ready, request: _Request) -> list[Head]:
@@ -291,6 +298,20 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
 
 
 def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
+    """Submit what is next; once more, where what was to go on with a batch does not wait for its jobs."""
+    done = _submit_once(store, config, request, given)
+    if done.stranded:
+        done.left.extend(folding.fold(store, config))
+        more = _submit_once(store, config, request, given)
+        for batch_id, indices in more.jobs.items():
+            done.jobs.setdefault(batch_id, []).extend(indices)
+        done.left.extend(one for one in more.left if one not in done.left)
+    return done
+
+
+def _submit_once(
+    store: Store, config: Config, request: _Request, given: JobExecutor | str | None
+) -> Submitted:
     condition: Any = None
     if request.filter.strip():
         from paraschut.store.filters import compile_filter
@@ -312,7 +333,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
         )
 
     for kind in dict.fromkeys(kind_of(head, ready) for head in groups):
-        executor = _reached(store, config, kind, done, refused)
+        executor = _reached(store, config, kind, request.since, done, refused)
         if executor is None:
             continue
 
@@ -325,8 +346,9 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
 
         new = new_submission(store, config, executor, kind.environment, kind.defaults)
         new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
-        claim = store.claim(new, decide, executor.asked, condition)
-        handed = hand_over(store, config, executor, new, claim)
+        with uncollected():
+            claim = store.claim(new, decide, executor.asked, condition)
+            handed = hand_over(store, config, executor, new, claim)
         done.take(handed)
         if handed.refused is not None:
             refused.append(handed.refused)
@@ -366,13 +388,18 @@ def _take_on(
 
 
 def _reached(
-    store: Store, config: Config, kind: _Kind, done: Submitted, refused: list[SubmitError]
+    store: Store,
+    config: Config,
+    kind: _Kind,
+    since: float,
+    done: Submitted,
+    refused: list[SubmitError],
 ) -> JobExecutor | None:
     """Return the executor; None, with the reason in ``done``, if nothing can be submitted to it from here now."""
     try:
         executor = executor_of(kind.executor, config, kind.defaults)
         if executor.isconnected():
-            folding.reach(store, config, executor)
+            folding.reach(store, config, executor, since)
             return executor
         done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
     except UnreachableError as error:

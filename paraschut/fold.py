@@ -144,18 +144,17 @@ def _fold_scheduled(
                 remove_folder(paths.submission(one.token))
                 continue
         open_after.append(one)
-    try:
-        queues.send_missing_closers(store, config, executor, open_after)
-    except ExecutorError as error:
-        notes.append(str(error))
-    return notes
+    return [*notes, *queues.send_missing_closers(store, config, executor, open_after)]
 
 
-def reach(store: Store, config: Config, executor: JobExecutor) -> None:
-    """Raise UnreachableError if the executor's scheduler does not answer: nothing is claimed then."""
+def reach(store: Store, config: Config, executor: JobExecutor, since: float) -> None:
+    """Raise UnreachableError if the executor's scheduler does not answer: nothing is claimed then.
+
+    That it did not answer before a time, when the pass began, is not believed: it may have been started again.
+    """
     if isinstance(executor, ClusterJobExecutor):
         try:
-            queues.shared_queue(store, config, executor)
+            queues.shared_queue(store, config, executor, down_since=since)
         except ExecutorError as error:
             raise UnreachableError(f"Nothing was submitted to {executor.name}: {error}") from error
 

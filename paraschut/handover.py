@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from paraschut import fold as folding
+from paraschut import queues
 from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, SubmitError
@@ -48,6 +49,8 @@ class Handed:
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refused: SubmitError | None = None
+    #: Whether a batch may have to go on by another pass of this process, because its closer did not wait.
+    stranded: bool = False
 
     def refuse(self, error: SubmitError) -> None:
         """Take note of a refusal."""
@@ -145,7 +148,7 @@ def hand_over(
 
 
 def _ignored(executor: ClusterJobExecutor, claimed: Sequence[Claimed]) -> list[str]:
-    asked = {repr(one.fields.get("resources")): one.fields for one in claimed}
+    asked = {tuple(one.fields.get("resources") or ()): one.fields for one in claimed}
     keys = sorted({key for fields in asked.values() for key in executor.ignored(fields)})
     if not keys:
         return []
@@ -271,14 +274,9 @@ class _Desk:
     def carry_on(self) -> None:
         """Send the closers of those batches whose jobs do not submit what comes after them."""
         if isinstance(self.executor, ClusterJobExecutor):
-            for batch_id, submissions in self.carried.items():
-                try:
-                    closer = self.executor.submit_closer(submissions)
-                    self.store.set_closer([one.token for one in submissions], closer)
-                except ExecutorError as error:
-                    self.done.left.append(
-                        f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
-                    )
+            sent = queues.send_closers(self.store, self.config, self.executor, self.carried)
+            self.done.left.extend(sent.notes)
+            self.done.stranded = sent.stranded
 
     def _submission(self, claimed: Sequence[Claimed], tasks: Sequence[Task]) -> Submission:
         token = claimed[0].token
@@ -309,6 +307,7 @@ class _Desk:
         mine = job_variables(self.paths.index, *key, one.token, one.task, known_as, one.spawn_id)
         if self.executor.ids_come_late:
             del mine["PARASCHUT_CLUSTERID"]
+        own, asked = fields.get("vars"), fields.get("resources") or {}
         script = str(fields["script"])
         command = self._command(script, workdir)
         return Task(
@@ -317,11 +316,11 @@ class _Desk:
             job_index=one.job_index,
             n=one.n,
             command=command,
-            env={**(fields.get("vars") or {}), **mine},
+            env={**own, **mine} if own else mine,
             workdir=workdir,
             stdout=self.paths.log(*key, "stdout"),
             stderr=self.paths.log(*key, "stderr"),
-            resources={**self.executor.resources, **(fields.get("resources") or {})},
+            resources={**self.executor.resources, **asked} if self.executor.resources else asked,
             options=fields.get("options"),
             queue=fields.get("queue"),
             source=None if "-c" in command and command[-1] == script else command[-1],

@@ -28,8 +28,22 @@ _SLACK = 2.0
 _ENDING = 120.0
 
 
-def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> Queue | None:
+def shared_queue(
+    store: Store,
+    config: Config,
+    executor: ClusterJobExecutor,
+    *,
+    since: float = 0.0,
+    down_since: float = 0.0,
+) -> Queue | None:
     """Return the scheduler's queue, as young as the configuration wants it; None while another asks for the first time.
+
+    Parameters
+    ----------
+    since : float
+        The answer is to be from then or later, unless another process is asking just now.
+    down_since : float
+        That there was no answer is believed from then on; before, it is asked anew.
 
     Raises
     ------
@@ -37,7 +51,9 @@ def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> 
         If the scheduler did not answer, now or a moment ago.
     """
     patience = config.command_timeout + _SLACK
-    answer, at = store.ask_queue(executor.name, config.queue_age, patience, time.time())
+    now = time.time()
+    age = min(config.queue_age, max(0.0, now - since))
+    answer, at = store.ask_queue(executor.name, age, patience, now)
     if answer is None:
         try:
             rows = executor.ask()
@@ -50,6 +66,8 @@ def shared_queue(store: Store, config: Config, executor: ClusterJobExecutor) -> 
         return None
     told = json.loads(answer)
     if isinstance(told, dict):
+        if at < down_since:
+            return shared_queue(store, config, executor, since=down_since)
         raise ExecutorError(told["error"])
     return Queue(at, told)
 
@@ -102,7 +120,7 @@ def fold_submission(
     folder = Paths(store.index).submission(one.token)
     array = "#" in one.cluster_id
     usable = queue is not None and queue.at > (one.recorded or 0.0)
-    listed = queue.tasks(executor.job_of(one.cluster_id)) if queue is not None and usable else None
+    listed = queue.tasks(executor.job_of(one.cluster_id), one.token) if queue is not None and usable else None
     changed = _changed(folder)
     if changed == one.seen and (listed is None or _all_there(store, one.token, listed)):
         return False
@@ -229,26 +247,90 @@ def _fold(db: Statements, look: _Look, cause: Cause | None, verdict: Verdict, no
         db.run("job_runs", **key._asdict())
 
 
+class Sent(NamedTuple):
+    """What became of closers."""
+
+    #: What people should know, a sentence each.
+    notes: list[str]
+    #: Whether a batch may have to go on by a pass of whoever sent them.
+    stranded: bool = False
+
+
+def send_closers(
+    store: Store, config: Config, executor: ClusterJobExecutor, carried: Mapping[int, Sequence[Submission]]
+) -> Sent:
+    """Send the closers of batches, by BatchID, and look once whether they wait as they should.
+
+    What it is to wait for may have ended before a closer is there; schedulers start it at once then, or drop it, or
+    hold it for ever. One that will not start is made up for by one that waits only for what is still there.
+    """
+    notes: list[str] = []
+    closers: dict[int, str] = {}
+    began = time.time()
+    for batch_id, submissions in carried.items():
+        try:
+            closers[batch_id] = _send(store, executor, submissions, submissions)
+        except ExecutorError as error:
+            notes.append(
+                f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
+            )
+    stranded = len(closers) < len(carried)
+    try:
+        if closers:
+            queue = _asked_since(store, config, executor, began)
+            for batch_id, closer in closers.items():
+                stranded |= not _goes_on(store, executor, queue, closer, carried[batch_id])
+    except ExecutorError as error:
+        notes.append(f"whether what goes on with the jobs waits for them is not known: {error}")
+    return Sent(notes, stranded)
+
+
+def _send(
+    store: Store,
+    executor: ClusterJobExecutor,
+    submissions: Sequence[Submission],
+    after: Sequence[Submission],
+) -> str:
+    closer = executor.submit_closer(submissions, after)
+    store.set_closer([one.token for one in submissions], closer)
+    return closer
+
+
+def _asked_since(store: Store, config: Config, executor: ClusterJobExecutor, since: float) -> Queue:
+    queue = shared_queue(store, config, executor, since=since)
+    if queue is not None and queue.at >= since:
+        return queue
+    return Queue(time.time(), executor.ask())  # another process began to ask before
+
+
+def _goes_on(
+    store: Store, executor: ClusterJobExecutor, queue: Queue, closer: str, submissions: Sequence[Submission]
+) -> bool:
+    """Return whether a closer will start by itself; if not, send another in its place."""
+    row = queue.tasks(executor.job_of(closer)).get(-1)
+    there = [one for one in submissions if queue.has(executor.job_of(one.cluster_id or ""))]
+    if executor.will_start(row, held=bool(there)):
+        return True
+    if row is not None and row.kind != Listed.ENDED:
+        executor.delete_jobs([closer])
+    _send(store, executor, submissions, there)
+    return False
+
+
 def send_missing_closers(
     store: Store, config: Config, executor: ClusterJobExecutor, open_ones: Sequence[OpenSubmission]
-) -> None:
-    """Send the closers of submissions whose owner died after it had submitted them."""
-    wanted: dict[int, list[OpenSubmission]] = {}
+) -> list[str]:
+    """Send the closers of submissions whose owner died after it had submitted them; return notes."""
+    wanted: dict[int, list[Submission]] = {}
+    paths = Paths(store.index)
     for one in open_ones:
         if one.carries is None or one.closer is not None or one.recorded is None:
             continue
         owner = Identity(one.host, one.pid, one.boot_id, one.start_ticks)
         silent = time.time() - one.recorded > 2 * config.command_timeout
         if is_alive(owner) is False or silent:
-            wanted.setdefault(one.carries, []).append(one)
-    paths = Paths(store.index)
-    for group in wanted.values():
-        closer = executor.submit_closer(
-            [
-                Submission(
-                    one.token, store.index, paths.submission(one.token), {}, (), cluster_id=one.cluster_id
-                )
-                for one in group
-            ]
-        )
-        store.set_closer([one.token for one in group], closer)
+            folder = paths.submission(one.token)
+            wanted.setdefault(one.carries, []).append(
+                Submission(one.token, store.index, folder, {}, (), cluster_id=one.cluster_id)
+            )
+    return send_closers(store, config, executor, wanted).notes

@@ -22,7 +22,7 @@ from paraschut.config import Config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors import cluster_script, script
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Task
-from paraschut.executors.queue import Queue, Row
+from paraschut.executors.queue import Kind, Queue, Row
 from paraschut.executors.run import Answer, run_command
 from paraschut.resources import GENERIC, other_keys
 from paraschut.retry import MEMORY_KEYS, TIME_KEYS
@@ -95,6 +95,8 @@ class ClusterJobExecutor(JobExecutor):
     ours: ClassVar[frozenset[str]] = frozenset()
     #: Flags that say who pays and where: a closer gets them too.
     account_flags: ClassVar[frozenset[str]] = frozenset()
+    #: Options that name a job: what they say comes before the token, by which the job is known.
+    name_flags: ClassVar[frozenset[str]] = frozenset()
     #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
     restart_flags: ClassVar[frozenset[str]] = frozenset()
     #: Whether an option of one letter may have its value right behind it.
@@ -161,7 +163,7 @@ class ClusterJobExecutor(JobExecutor):
         return ""
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
-        """Return the command that submits a script that starts when jobs have ended in whatever way.
+        """Return the command that submits a script that starts when jobs have ended in whatever way; without any, at once.
 
         A subclass whose scheduler cannot hold a job for that long leaves this out: there are no closers then, and
         what does not submit the next jobs itself goes on with the next pass.
@@ -290,8 +292,12 @@ class ClusterJobExecutor(JobExecutor):
     def arrange(self, tasks: Sequence[Task]) -> list[list[Task]]:
         """Return tasks in groups whose scripts have the same lines for the scheduler."""
         groups: dict[tuple[str, ...], list[Task]] = {}
+        # Thousands of tasks have the same script: it is read once.
+        known: dict[str | None, tuple[str, ...]] = {}
         for task in tasks:
-            groups.setdefault(self._directives(task), []).append(task)
+            if task.source not in known:
+                known[task.source] = self._directives(task)
+            groups.setdefault(known[task.source], []).append(task)
         return list(groups.values())
 
     def _directives(self, task: Task) -> tuple[str, ...]:
@@ -323,12 +329,14 @@ class ClusterJobExecutor(JobExecutor):
         array = len(submission.tasks) > 1
         numbers = range(first.number, first.number + len(submission.tasks)) if array else None
         flags = self.flags_of(first.queue or self.queue, first.resources, first.options)
-        command = self.submit_command(path, name_of(submission.label, submission.token), folder, numbers)
+        named, others = cluster_script.picked(flags, self.name_flags, joined=self.joined)
+        label = re.sub(r"^--[a-z-]+=|^-J", "", named[-1]) if named else submission.label
+        command = self.submit_command(path, name_of(label, submission.token), folder, numbers)
         restarts, _ = cluster_script.picked(
             [*self._directive_words(first)], self.restart_flags, joined=self.joined
         )
         begin = [] if submission.begin is None else self.begin_flags(submission.begin)
-        answer = run_command([*command, *begin, *restarts, *flags, path], self.timeout, cwd=folder)
+        answer = run_command([*command, *begin, *restarts, *others, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
@@ -372,10 +380,17 @@ class ClusterJobExecutor(JobExecutor):
         )
         script.write_beside(os.path.join(folder, _CLOSER_FLAGS), json.dumps(flags).encode(), sync=False)
 
-    def submit_closer(self, submissions: Sequence[Submission]) -> str:
+    def submit_closer(
+        self, submissions: Sequence[Submission], after: Collection[Submission] | None = None
+    ) -> str:
         """Submit the small job that goes on with a batch when submissions of it have ended; return its id.
 
         Account and queue are those of the first.
+
+        Parameters
+        ----------
+        after : Collection[Submission] | None
+            Those that it waits for; None: all of them. If there are none, it starts at once.
         """
         first = submissions[0]
         folder = os.path.abspath(first.folder)
@@ -385,10 +400,24 @@ class ClusterJobExecutor(JobExecutor):
                 flags = json.load(file)
         except OSError as error:
             raise ExecutorError(f"{error.filename} cannot be read ({error.strerror}).") from error
-        after = [self.job_of(one.cluster_id) for one in submissions if one.cluster_id is not None]
-        command = self.closer_command(path, name_of("closer", first.token), after)
+        waits_for = submissions if after is None else after
+        ids = [self.job_of(one.cluster_id) for one in waits_for if one.cluster_id is not None]
+        command = self.closer_command(path, name_of("closer", first.token), ids)
         answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
         return self._submitted(command[0], answer, array=False)
+
+    def will_start(self, row: Row | None, *, held: bool) -> bool:
+        """Return whether a closer that was just submitted starts by itself, now or later.
+
+        Parameters
+        ----------
+        row : Row | None
+            Its line in the queue, if it is there.
+        held : bool
+            Whether the queue still has anything of what it waits for.
+        """
+        del held
+        return row is not None and row.kind != Kind.ENDED
 
     def find(self, submission: Submission) -> str | None:
         """Return the id of a submission whose owner died before recording it, if it left any trace."""

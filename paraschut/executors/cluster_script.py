@@ -42,8 +42,9 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
     """
     folder = os.path.abspath(submission.folder)
     head, blocks = script.parts_of(replace(submission, folder=folder), _FUNCTIONS)
+    tasks = script.encoded(submission.tasks, [_one_line(block) for block in blocks])
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    script.write_beside(os.path.join(folder, TASKS), b"".join(map(_one_line, blocks)))
+    script.write_beside(os.path.join(folder, TASKS), tasks)
     prologue = "\n".join(["paraschut_prologue() {", "set +u", *submission.prologue, "}"])
     first = submission.tasks[0].number
     warned = "" if submission.warned_after is None else math.floor(submission.warned_after)
@@ -61,8 +62,8 @@ def write(submission: Submission, executor: str, directives: Iterable[str], find
     return path
 
 
-def _one_line(block: bytes) -> bytes:
-    return block.replace(b"\\", b"\\0134").replace(b"\n", b"\\n") + b"\n"
+def _one_line(block: str) -> str:
+    return block.replace("\\", "\\0134").replace("\n", "\\n") + "\n"
 
 
 def directives_of(path: str, prefix: str, ours: Iterable[str], *, joined: bool = True) -> tuple[str, ...]:

@@ -79,6 +79,7 @@ class PBSJobExecutor(ClusterJobExecutor):
     ours: ClassVar[frozenset[str]] = words("-J: -o: -e: -j: -k: -N: -V -v: -I -X -z -S: -C:")
     account_flags: ClassVar[frozenset[str]] = words("-A: -P: -q:")
     restart_flags: ClassVar[frozenset[str]] = words("-r:")
+    name_flags: ClassVar[frozenset[str]] = words("-N:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=${PBS_ARRAY_INDEX-0} paraschut_known_as=${PBS_JOBID-unknown}"
     )
@@ -132,8 +133,12 @@ class PBSJobExecutor(ClusterJobExecutor):
         del path
         return [
             *("qsub", "-N", name, "-S", "/bin/sh", "-j", "oe", "-o", "/dev/null"),
-            *("-W", f"depend=afterany:{':'.join(after)}"),
+            *(("-W", f"depend=afterany:{':'.join(after)}") if after else ()),
         ]
+
+    def will_start(self, row: Row | None, *, held: bool) -> bool:
+        """Return whether a closer starts by itself: if what it waits for was deleted before it started, PBS holds it for ever."""
+        return super().will_start(row, held=held) and row is not None and (held or row.word != "H")
 
     def id_of(self, printed: str, *, array: bool) -> str:
         """Return the id: ``123[#].host`` for an array, of which qsub prints ``123[].host``."""

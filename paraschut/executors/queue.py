@@ -66,15 +66,27 @@ class Queue:
         for row in self.rows:
             self._by_job.setdefault(row.job, []).append(row)
 
-    def tasks(self, job: str) -> dict[int, Row]:
-        """Return the tasks of a job by number; a job that is no array has the number -1."""
+    def tasks(self, job: str, token: str = "") -> dict[int, Row]:
+        """Return the tasks of a job by number; a job that is no array has the number -1.
+
+        Parameters
+        ----------
+        token : str
+            What its name ends in: a scheduler that lost its memory may give an id out again, to another job.
+        """
         found: dict[int, Row] = {}
         for row in self._by_job.get(job, ()):
+            if token and row.name and not row.name.endswith(f".{token}"):
+                continue
             for number in expanded(row.tasks) if row.tasks else (-1,):
                 # A task that was started again may be listed twice: what has not ended counts.
                 if number not in found or found[number].kind == Kind.ENDED:
                     found[number] = row
         return found
+
+    def has(self, job: str) -> bool:
+        """Return whether anything of a job has not ended."""
+        return any(row.kind != Kind.ENDED for row in self._by_job.get(job, ()))
 
     def named(self, token: str) -> str | None:
         """Return the job whose name ends in a token."""

@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from shlex import quote
@@ -180,12 +180,32 @@ def take_mark(folder: str, task: int, holder: str) -> bool:
         n, started = n + 1, True
 
 
+class _Names(NamedTuple):
+    """The names of variables, by what has to be done with them."""
+
+    #: What the shell exports.
+    settable: list[str]
+    #: Those of them that are a task's own: others are the same for all tasks, or said by the call of each.
+    own: list[str]
+    #: What the shell cannot set, or keeps for itself.
+    others: list[str]
+    #: What no process can have.
+    bad: list[str]
+
+
+#: Thousands of tasks have the same variables, and most of their words in common.
 @lru_cache(maxsize=1024)
-def _settable(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+def _sorted_out(names: tuple[str, ...]) -> _Names:
+    settable = [name for name in names if _NAME.fullmatch(name)]
+    return _Names(
+        settable=settable,
+        own=[name for name in settable if name not in _SET_BY_SCRIPT],
+        others=[name for name in names if not _NAME.fullmatch(name)],
+        bad=[name for name in names if not name or "=" in name],
+    )
 
 
-#: Thousands of tasks have most of their words in common.
+_SET_BY_SCRIPT = frozenset({"PARASCHUT_INDEX", "PARASCHUT_TOKEN", "PARASCHUT_TASK"})
 _quoted = lru_cache(maxsize=1024)(quote)
 
 
@@ -199,18 +219,30 @@ def exports(env: Mapping[str, str]) -> str:
     >>> exports({"LEVEL": "3", "TITLE": "it's\n"})
     'export LEVEL=3 TITLE=\'it\'"\'"\'s\n\''
     """
-    words = [f"{name}={_quoted(value)}" for name, value in env.items() if _settable(name)]
+    return _export(_sorted_out(tuple(env)).settable, env)
+
+
+def _export(names: list[str], env: Mapping[str, str]) -> str:
+    words = [f"{name}={_quoted(env[name])}" for name in names]
     return f"export {' '.join(words)}" if words else ":"
 
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    words = [_quoted(word) for word in command]
-    others = [quote(f"{name}={value}") for name, value in env.items() if not _settable(name)]
+    return _line(tuple(command), _sorted_out(tuple(env)), env)
+
+
+def _line(command: tuple[str, ...], names: _Names, env: Mapping[str, str]) -> str:
+    return _line_of(command, tuple([f"{name}={env[name]}" for name in names.others]) if names.others else ())
+
+
+@lru_cache(maxsize=1024)
+def _line_of(command: tuple[str, ...], others: tuple[str, ...]) -> str:
+    words = [quote(word) for word in command]
     if "=" in words[0]:  # env(1) would take such a program for a variable
         words = ["/bin/sh", "-c", quote('exec "$0" "$@"'), *words]
     plain = "${paraschut_plain:-/usr/bin/env}" if others else "$paraschut_plain"
-    return " ".join(["exec", plain, *others, *words])
+    return " ".join(["exec", plain, *map(quote, others), *words])
 
 
 def task_block(task: Task, others: Mapping[str, str]) -> str:
@@ -229,21 +261,24 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     label = f"{task.batch_id}:{task.job_index}"
     if not task.command:
         raise SubmitError(f"Job {label} has no command, so nothing was submitted; give it a script.")
-    _check_names(f"Job {label}", task.env)
-    own = {name: value for name, value in task.env.items() if name not in _SET_BY_SCRIPT}
-    env = {**others, **own} if others else own
+    env = {**others, **task.env} if others else task.env
+    names = _sorted_out(tuple(env))
+    if names.bad:
+        _check_names(f"Job {label}", task.env)
     return (
-        f"paraschut_job() {{\n{exports(env)}\n{command_line(task.command, env)}\n}}\n"
-        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {quote(task.stdout)} {quote(task.stderr)}\n"
+        f"paraschut_job() {{\n{_export(names.own, env)}\n{_line(task.command, names, env)}\n}}\n"
+        f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {_path(task.stdout)} {_path(task.stderr)}\n"
     )
 
 
-#: The same for all tasks, or said by the call of each.
-_SET_BY_SCRIPT = frozenset({"PARASCHUT_INDEX", "PARASCHUT_TOKEN", "PARASCHUT_TASK"})
+def _path(path: str) -> str:
+    """Return a path as a word of shell; the logs of thousands of tasks have one folder."""
+    folder, slash, name = path.rpartition("/")
+    return f"{_quoted(folder)}{slash}{quote(name)}" if slash and folder else quote(path)
 
 
 def _check_names(who: str, env: Mapping[str, str]) -> None:
-    if bad := [name for name in env if not name or "=" in name]:
+    if bad := _sorted_out(tuple(env)).bad:
         raise SubmitError(
             f"{who} has a variable named {bad[0]!r}, so nothing was submitted; a name is not empty and has no '='."
         )
@@ -252,10 +287,10 @@ def _check_names(who: str, env: Mapping[str, str]) -> None:
 def script_text(submission: Submission, functions: str) -> bytes:
     """Return the script that runs all tasks of a submission; the arguments are those of ``parts_of``."""
     head, blocks = parts_of(submission, functions)
-    return b"".join([head, *blocks])
+    return head + encoded(submission.tasks, blocks)
 
 
-def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[bytes]]:
+def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[str]]:
     """Return what the script of a submission begins with, and the shell of each task.
 
     Parameters
@@ -275,10 +310,17 @@ def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[bytes]
         f"paraschut_common() {{\n{exports({**submission.env, 'PARASCHUT_INDEX': submission.index})}\n}}\n"
         f"{FUNCTIONS}{functions}"
     )
-    return _encoded(head, "this submission"), [
-        _encoded(task_block(task, others), f"job {task.batch_id}:{task.job_index}")
-        for task in submission.tasks
-    ]
+    return _encoded(head, "this submission"), [task_block(task, others) for task in submission.tasks]
+
+
+def encoded(tasks: Iterable[Task], blocks: Sequence[str]) -> bytes:
+    """Return the shell of tasks as it is written; raise SubmitError if it cannot be said to a process."""
+    try:
+        return _encoded("".join(blocks), "these jobs")
+    except SubmitError:
+        for task, block in zip(tasks, blocks, strict=True):
+            _encoded(block, f"job {task.batch_id}:{task.job_index}")
+        raise
 
 
 def _encoded(text: str, whose: str) -> bytes:

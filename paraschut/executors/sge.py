@@ -83,6 +83,7 @@ class SGEJobExecutor(ClusterJobExecutor):
     #: SGE numbers tasks from 1.
     first_task: ClassVar[int] = 1
     restart_flags: ClassVar[frozenset[str]] = words("-r:")
+    name_flags: ClassVar[frozenset[str]] = words("-N:")
     find_task: ClassVar[str] = (
         "paraschut_task_number=1 paraschut_known_as=${JOB_ID-unknown}\n"
         "case ${SGE_TASK_ID-undefined} in\n"
@@ -160,7 +161,7 @@ class SGEJobExecutor(ClusterJobExecutor):
         del path
         return [
             *("qsub", "-terse", "-N", name, "-S", "/bin/sh", "-j", "y", "-o", "/dev/null", "-wd", "/"),
-            *("-hold_jid", ",".join(after)),
+            *(("-hold_jid", ",".join(after)) if after else ()),
         ]
 
     def id_of(self, printed: str, *, array: bool) -> str:

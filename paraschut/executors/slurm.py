@@ -72,6 +72,8 @@ _UNCLEAR = re.compile(
     r"|communication|Unspecified error",
     re.IGNORECASE,
 )
+#: Why a job waits whose dependency can not be met any more.
+_NEVER = "DependencyNeverSatisfied"
 #: More than any signal's number that ends a process by itself.
 _SIGNALS = 32
 #: The end of a log that is looked at for the scheduler's words, in bytes.
@@ -116,6 +118,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
         "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
     restart_flags: ClassVar[frozenset[str]] = words("--requeue")
+    name_flags: ClassVar[frozenset[str]] = words("-J: --job-name:")
     find_task: ClassVar[str] = (
         # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.
         "paraschut_forwards=1 paraschut_task_number=${SLURM_ARRAY_TASK_ID-0}\n"
@@ -164,8 +167,12 @@ class SlurmJobExecutor(ClusterJobExecutor):
         del path
         return [
             *("sbatch", "--parsable", f"--job-name={name}", "--export=ALL", "--output=/dev/null"),
-            f"--dependency=afterany:{':'.join(after)}",
+            *([f"--dependency=afterany:{':'.join(after)}"] if after else []),
         ]
+
+    def will_start(self, row: Row | None, *, held: bool) -> bool:
+        """Return whether a closer starts by itself."""
+        return super().will_start(row, held=held) and row is not None and row.reason != _NEVER
 
     def id_of(self, printed: str, *, array: bool) -> str:
         """Return the id: ``21_#`` for an array; sbatch prints ``21`` or ``21;cluster``, sites print more before."""

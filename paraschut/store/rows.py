@@ -37,10 +37,26 @@ _INSERT_JOB = _insert(
 )
 #: Values of a row, and rows of a statement: a little less than SQLite's limit of parameters.
 _WIDTH, _ROWS = 8, 100
-INSERT_ATTEMPT = _insert(attempt, "BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted")
+#: For neighbours at once: thousands of statements of a row each cost more than the rows.
+_NEIGHBOURS = (
+    job.c.BatchID == bindparam("batch_id"),
+    job.c.JobIndex.between(bindparam("first"), bindparam("last")),
+)
+INSERT_ATTEMPTS = str(
+    insert(attempt)
+    .from_select(
+        ["BatchID", "JobIndex", "n", "token", "task", "host", "asked", "submitted"],
+        select(
+            *(job.c.BatchID, job.c.JobIndex, bindparam("n"), bindparam("token")),
+            *(job.c.JobIndex + bindparam("shift"), bindparam("host"), bindparam("asked"), bindparam("now")),
+        ).where(*_NEIGHBOURS),
+        include_defaults=False,
+    )
+    .compile(dialect=_dialect)
+)
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL, not_before=? WHERE "BatchID"=? AND "JobIndex"=?'
+    'progress_message=NULL, not_before=? WHERE "BatchID"=? AND "JobIndex" BETWEEN ? AND ?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = (
@@ -190,12 +206,48 @@ def vetted(
         fields, _ = decode(row.metadata)
         if row.raised is not None:
             fields["resources"] = {**(fields["resources"] or {}), **json.loads(row.raised)}
+        fields["BatchID"], fields["JobIndex"] = row.BatchID, row.JobIndex
         try:
-            asked = vet({"BatchID": row.BatchID, "JobIndex": row.JobIndex, **fields})
+            asked = vet(fields)
         except JobError as error:
             refused.append((row.BatchID, row.JobIndex, str(error)))
         else:
             found.append((row, fields, asked))
+
+
+class Run(NamedTuple):
+    """Neighbours of a batch that are claimed alike: the task of each is its index and the shift."""
+
+    batch_id: int
+    first: int
+    last: int
+    n: int
+    token: str
+    shift: int
+    begin: float | None
+    asked: str
+
+
+def runs_of(claimed: Sequence[Any], asked: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """Return the jobs of a claim as runs of neighbours; ``asked`` says what each of them asks for."""
+    found: list[Run] = []
+    # Executors give the same dict to all jobs that ask for the same.
+    texts: dict[int, str] = {}
+    alike: tuple[Any, ...] = ()
+    last = -1
+    for one, for_this in zip(claimed, asked, strict=True):
+        key = (one.batch_id, one.n, one.token, one.task - one.job_index, one.begin, id(for_this))
+        if key != alike or one.job_index != last + 1:
+            if found:
+                found[-1] = found[-1]._replace(last=last)
+            if key[-1] not in texts:
+                texts[key[-1]] = json.dumps(for_this)
+            found.append(Run(one.batch_id, one.job_index, one.job_index, *key[1:5], texts[key[-1]]))
+            alike = key
+        last = one.job_index
+    if found:
+        found[-1] = found[-1]._replace(last=last)
+    return found
 
 
 def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:

@@ -99,7 +99,7 @@ def _claim(
     rows.vetted(candidates, vet, len(candidates), found, refused)
     if refused:
         raise JobError(f"Job {row['BatchID']}:{row['JobIndex']} cannot be submitted again: {refused[0][2]}")
-    claimed, _ = store.write_claim(connection, db, new, found)
+    claimed = store.write_claim(connection, db, new, found).claimed
     by_number = {copy.n: copy for copy in copies}
     for one in claimed:
         _put(db, Key(one.batch_id, one.job_index, one.n), by_number[one.n])

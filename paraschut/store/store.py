@@ -88,6 +88,14 @@ class Claimed(NamedTuple):
     begin: float | None = None
 
 
+class Written(NamedTuple):
+    """What was written of a claim: its jobs, as runs of neighbours too, and the key of their environment."""
+
+    claimed: list[Claimed]
+    runs: list[rows.Run]
+    digest: str
+
+
 class Claim(NamedTuple):
     """What a claim got: jobs that are now in ``submit``, and why others were left."""
 
@@ -320,8 +328,8 @@ class Store(Index):
 
     def write_claim(
         self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
-    ) -> tuple[list[Claimed], str]:
-        """Write the submissions and attempts of a claim, and nothing about jobs; return also the environment's key."""
+    ) -> Written:
+        """Write the submissions and attempts of a claim, and nothing about jobs."""
         local = new.host is not None
         digest = (
             new.environment
@@ -359,36 +367,24 @@ class Store(Index):
             for token, piece in pieces
             for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
-        asked = [asked for _, piece in pieces for _, _, asked in piece]
-        # Executors give the same dict to all jobs that ask for the same.
-        texts = {id(for_this): for_this for for_this in asked}
-        kept = {key: json.dumps(for_this) for key, for_this in texts.items()}
+        runs = rows.runs_of(claimed, [asked for _, piece in pieces for _, _, asked in piece])
         db.connection.executemany(
-            rows.INSERT_ATTEMPT,
+            rows.INSERT_ATTEMPTS,
             [
-                (
-                    one.batch_id,
-                    one.job_index,
-                    one.n,
-                    one.token,
-                    one.task,
-                    new.host,
-                    kept[id(for_this)],
-                    new.now,
-                )
-                for one, for_this in zip(claimed, asked, strict=True)
+                (one.n, one.token, one.shift, new.host, one.asked, new.now, one.batch_id, one.first, one.last)
+                for one in runs
             ],
         )
-        return claimed, digest
+        return Written(claimed, runs, digest)
 
     def _take(
         self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
     ) -> list[Claimed]:
         if not found:
             return []
-        claimed, digest = self.write_claim(connection, db, new, found)
+        claimed, runs, digest = self.write_claim(connection, db, new, found)
         db.connection.executemany(
-            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.job_index) for one in claimed]
+            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.first, one.last) for one in runs]
         )
         if db.row("any_spawn") is not None:
             for one in claimed:

@@ -15,10 +15,11 @@ import paraschut as psu
 
 pytestmark = pytest.mark.process
 #: How many submitters die at random moments; two hundred take minutes.
-KILLS = int(os.environ.get("PARASCHUT_TESTS_KILLS", "25"))
+KILLS = int(os.environ.get("PARASCHUT_TESTS_KILLS", "20"))
 STORE = ("paraschut.store.store", "Store")
 COMMAND = {"slurm": "sbatch", "sge": "qsub", "pbs": "qsub"}
 NUMBER = 5
+CLAIMS = "SELECT count(*) AS claimed, count(recorded) AS recorded, count(closer) AS carried FROM submission"
 
 
 @pytest.fixture
@@ -76,14 +77,21 @@ def test_the_submitter_dies_between_two_steps(site, where):
     all_run_once(site)
 
 
-@on("fake slurm")
+@on("slurm")
 def test_submitters_die_at_random_moments(site):
-    """Each is in the middle of a pass over a part of the jobs."""
-    site.world.add(*[site.world.says("$J")] * 70)
-    slow = RANDOM.replace("0.04", "0.4")
-    assert slow != RANDOM
-    assert site.world.python(slow, site.executor, 3, KILLS).wait(600) == 0
-    all_run_once(site, 70)
+    """Each is in the middle of a pass over a part of the jobs: there are as many parts as passes."""
+    number = 3 * KILLS
+    site.world.add(*[site.world.says("$J")] * number)
+    longest, killed, claims = 0.25, 0, {"claimed": 0}
+    # A busy machine takes longer to claim: the moments move out until submitters die behind their claim too.
+    while killed < KILLS or claims["claimed"] < KILLS // 3:
+        some = RANDOM.replace("0.04", str(longest)).replace("7", str(KILLS))
+        assert site.world.python(some, site.executor, killed, 5).wait(600) == 0
+        killed += 5
+        before, claims = claims, site.world.query(CLAIMS)[0]
+        longest *= 1 if claims["claimed"] > before["claimed"] else 1.5
+    print(f"{killed} kills, up to {longest:g} s: {claims}")
+    all_run_once(site, number)
 
 
 @on("slurm", "sge", "fake pbs")
@@ -102,3 +110,14 @@ def test_a_command_that_hangs_has_worked_all_the_same(site, wrap):
     assert starts(site.world.lines()) == dict.fromkeys(range(NUMBER), 1)
     assert len(site.world.attempts()) == NUMBER
     assert psu.get_job_info(BATCH, 0)["ClusterID"]
+
+
+@on("fake pbs")
+def test_a_closer_that_is_held_for_ever_is_made_up_for(site, wrap):
+    """To PBS, what was deleted before it started never ends."""
+    site.world.add("true", complete_on_exit=True, options="-h")
+    with wrap("qsub", before="[ $CALL -ne 2 ] || qdel $(qselect)") as sent:
+        site.submit()
+        assert sent() == 3
+    assert site.until_missing(0) == {0: "cancelled"}
+    site.until_rests()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -242,6 +244,30 @@ def test_processes_that_claim_at_once_never_share_a_job_and_open_no_group_early(
 
 
 # --- these very jobs
+
+
+def test_what_is_written_of_a_claim_is_what_it_got_whatever_has_gaps_or_differs(store, make_jobs, index):
+    """Neighbours are written at once: those between them, of another kind or with other needs, are left alone."""
+    add(store, [*make_jobs(40), *make_jobs(3, batch=OTHER)])
+    store.claim_jobs(submission("early"), [(BATCH, 5), (BATCH, 6)], no_needs)
+    store.release("early", "no room", 3.0)
+    new = replace(
+        submission("t"), shape=lambda _, job, asked: (job["JobIndex"] % 3, id(asked)), most=4, first_task=1
+    )
+    needs = [{"cpus": 1}, {"cpus": 2}]
+    condition = compile_filter("JobIndex != 11 AND JobIndex != 12 AND JobIndex < 39")
+    taken = store.claim(new, decide(), lambda job: needs[job["JobIndex"] > 20], condition).jobs
+    assert len(taken) == 40
+    assert {one.n for one in taken if one.job_index in {5, 6} and one.batch_id == BATCH} == {2}
+    sql = 'SELECT "BatchID", "JobIndex", n, token, task, asked FROM attempt WHERE ended IS NULL'
+    wanted = [
+        (one.batch_id, one.job_index, one.n, one.token, one.task, json.dumps(needs[one.job_index > 20]))
+        for one in taken
+    ]
+    assert sorted(ask(index, sql)) == sorted(wanted)
+    in_submit = ask(index, 'SELECT "BatchID", "JobIndex", attempt FROM job WHERE state=\'submit\'')
+    assert sorted(in_submit) == sorted(one[:3] for one in wanted)
+    assert {index for (_, index), state in states(index).items() if state == "init"} == {11, 12, 39}
 
 
 def test_these_very_jobs_are_taken_whatever_their_priority(store, make_jobs):
