@@ -41,6 +41,7 @@ from typing import Any, Self
 
 from paraschut import change
 from paraschut._run import module_hash, versions
+from paraschut.command import FUNCTION_PROGRAM
 from paraschut.config import Config, load_config
 from paraschut.dispatch import add_and_submit
 from paraschut.errors import (
@@ -61,9 +62,6 @@ from paraschut.store import calls, engine, journal, pickles
 from paraschut.store.calls import Payload, Standing
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
-
-#: What a function job runs, by its path, so that it is found wherever the package lies.
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_run.py")
 
 
 def persist(
@@ -221,7 +219,7 @@ class Maker:
             self.executor.asked({"resources": self.resources})
         except JobError as error:
             raise JobError(f"{name!r} cannot be started: {error}") from error
-        self._script = f"exec {shlex.join([sys.executable, '-P', _PROGRAM])}"
+        self._script = f"exec {shlex.join([sys.executable, '-P', FUNCTION_PROGRAM])}"
         elsewhere = self.executor.other_hosts
         self.store = Store.of(config, create=True, other_hosts=elsewhere)
         if elsewhere:
