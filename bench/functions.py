@@ -16,13 +16,10 @@ import numpy as np
 
 import paraschut as psu
 from bench.common import Row, interleave, milliseconds, per_second, quotients, scratch, seconds, spread, times
+from bench.noop import same
 
 WORKERS = 2
 SETTINGS = f"max_workers = {WORKERS}"
-
-
-def same(x: object) -> object:
-    return x
 
 
 def mapped(count: int) -> float:

@@ -148,11 +148,17 @@ class Watch:
     # -- waiting ------------------------------------------------------------------------------------------------
 
     def until(
-        self, look: Callable[[], _T | None], timeout: float | None = None, least: float = 0.0
+        self,
+        look: Callable[[], _T | None],
+        timeout: float | None = None,
+        least: float = 0.0,
+        *,
+        hold: bool = False,
     ) -> _T | None:
         """Wait until ``look`` gives something; None if it does not within ``timeout`` seconds.
 
-        ``least``: seconds between two looks at least, where many jobs end and each look is dear.
+        ``least``: seconds between two looks at least, where many jobs end and each look is dear. ``hold``: whether the
+        caller comes again soon, and closes the index then.
         """
         began = time.monotonic()
         try:
@@ -166,7 +172,8 @@ class Watch:
                 seconds = max(self.rest(waited), least)
                 time.sleep(seconds if timeout is None else max(0.0, min(seconds, timeout - waited)))
         finally:
-            self.close()
+            if not hold:
+                self.close()
 
     def rest(self, waited: float) -> float:
         """Return the seconds until it is time to look again; keep the jobs going meanwhile.

@@ -452,14 +452,17 @@ class FunctionMap:
         self._seen.clear()
         waiting = set(self._call_jobs())
         with bar(self.layout.total, self.name, progress) as show:
-            while waiting:
-                found = self._watch.until(lambda: self._look() or None, left(), _LEAST)
-                if found is None:
-                    return
-                for job in sorted(found.keys() & waiting):
-                    waiting.discard(job)
-                    show(len(self.layout.items_of(job)))
-                    yield job, found[job]
+            try:
+                while waiting:
+                    found = self._watch.until(lambda: self._look() or None, left(), _LEAST, hold=True)
+                    if found is None:
+                        return
+                    for job in sorted(found.keys() & waiting):
+                        waiting.discard(job)
+                        show(len(self.layout.items_of(job)))
+                        yield job, found[job]
+            finally:
+                self._watch.close()
 
     def as_completed(
         self, timeout: float | None = None, progress: bool | None = None
