@@ -258,10 +258,7 @@ class Watch:
         """Return what the last attempt of a job wrote, also while it runs."""
         rows = self.read(lambda db: db.rows("read_attempts", batch_id=self.batch_id, job_index=job_index))
         for row in rows[-1:]:
-            places = [self.paths.log(self.batch_id, job_index, row["n"], key)]
-            if row["process"] and row["host"] and row["ended"] is None:
-                places.append(self.paths.spare_log(row["host"], row["process"].rpartition(":")[0], key))
-            for place in places:
+            for place in self.paths.log_places(self.batch_id, job_index, row, key):
                 try:
                     with open(place, encoding="utf-8", errors="replace") as file:
                         return file.read()
