@@ -267,6 +267,12 @@ class Watch:
         return ""
 
 
+def deadline_of(timeout: float | None) -> Callable[[], float | None]:
+    """Return a function that gives the seconds that are left."""
+    end = None if timeout is None else time.monotonic() + timeout
+    return lambda: None if end is None else max(0.0, end - time.monotonic())
+
+
 def _is_ahead(standing: Standing) -> bool:
     return standing.state in {"init", "submit"}
 
