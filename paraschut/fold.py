@@ -363,7 +363,7 @@ def _fold_local(store: Store) -> None:
         lines = [line for path in ends.files(paths.agent(host)) for line in ends.read(path, 0)[0]]
         with store.writing() as (_, db):
             ends.fold(db, host, lines)
-            orphans = ends.fold_dead(db, host, gone, time.time(), 0)
+            orphans = ends.fold_dead(db, host, paths.agent(host), gone, time.time(), 0)
         for cluster_id in orphans:
             # As the agent does: what a dead wrapper left must not run next to the next attempt.
             limits.send(limits.tree(cluster_id), signal.SIGKILL)

@@ -539,7 +539,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT)
         .values(cancelled=now, reason=func.coalesce(attempt.c.reason, P("reason"))),
         "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
-        "cancelled": select(attempt.c.process).where(
+        "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.process).where(
             _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)
         ),
         "attempt_starts": update(attempt)
@@ -553,6 +553,12 @@ def statements() -> dict[str, ClauseElement]:
         "attempt_not_started": update(attempt)
         .where(_THIS_ATTEMPT, attempt.c.process == P("process"), attempt.c.ended.is_(None))
         .values(started=null(), process=null()),
+        "call_taken": select(attempt.c.cancelled).where(
+            _THIS_ATTEMPT,
+            attempt.c.process == P("process"),
+            attempt.c.started == P("now"),
+            attempt.c.ended.is_(None),
+        ),
         "job_not_started": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state == _word("run"))
         .values(state=_word("submit")),

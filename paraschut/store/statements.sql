@@ -137,11 +137,13 @@ UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, :reason) WHER
 -- job_absent
 UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- cancelled
-SELECT attempt.process FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.process FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
 -- attempt_starts
 UPDATE attempt SET process=:process, started=:now WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL;
 -- attempt_not_started
 UPDATE attempt SET process=NULL, started=NULL WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.ended IS NULL;
+-- call_taken
+SELECT attempt.cancelled FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.started = :now AND attempt.ended IS NULL;
 -- job_not_started
 UPDATE job SET state='submit' WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state = 'run';
 -- add_payload
