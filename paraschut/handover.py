@@ -19,6 +19,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.progress import bar, shown
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
@@ -136,8 +137,11 @@ def hand_over(
     if isinstance(executor, ClusterJobExecutor):
         done.notes.extend(_ignored(executor, claim.jobs))
     try:
-        for _, group in groupby(claim.jobs, key=attrgetter("token")):
-            desk.hand(list(group))
+        with bar(len(claim.jobs), "submitting") as more:
+            for _, group in groupby(claim.jobs, key=attrgetter("token")):
+                together = list(group)
+                desk.hand(together)
+                more(len(together))
     finally:
         desk.record()
     desk.carry_on()
@@ -271,7 +275,7 @@ class _Desk:
     def carry_on(self) -> None:
         """Send the closers of those batches whose jobs do not submit what comes after them."""
         if isinstance(self.executor, ClusterJobExecutor):
-            for batch_id, submissions in self.carried.items():
+            for batch_id, submissions in shown(self.carried.items(), "sending closers", "batch", many=2):
                 try:
                     closer = self.executor.submit_closer(submissions)
                     self.store.set_closer([one.token for one in submissions], closer)

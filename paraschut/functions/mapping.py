@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paraschut import change
-from paraschut.bar import bar
 from paraschut.config import Config, load_config
 from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobError, JobFailed, NameTakenError, NotFoundError
@@ -18,6 +17,7 @@ from paraschut.functions.awaiting import Ending, Watch
 from paraschut.functions.calling import Chunk, Layout, PartlyFailedError, Reduce, layout_of, load_answer
 from paraschut.functions.likeness import likeness
 from paraschut.functions.persisting import Maker, kill_here, named, unpicklable
+from paraschut.progress import bar
 from paraschut.store import calls
 from paraschut.store.calls import SHARED, Answer, Outcome, Payload
 from paraschut.store.store import JobIndexTakenError, Store
@@ -451,7 +451,7 @@ class FunctionMap:
         self._watch.begin()
         self._seen.clear()
         waiting = set(self._call_jobs())
-        with bar(self.layout.total, self.name, progress) as show:
+        with bar(self.layout.total, self.name, "call", wanted=progress, stays=True) as show:
             while waiting:
                 found = self._watch.until(lambda: self._look() or None, left(), _LEAST)
                 if found is None:

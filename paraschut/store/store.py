@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
+from paraschut.progress import shown
 from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
@@ -231,18 +232,22 @@ class Store(Index):
         """Take jobs of priority groups for a submission, inside a transaction."""
         found: list[Any] = []
         refused: list[tuple[int, int, str]] = []
-        for batch_id, priority in groups:
-            if len(found) >= room:
-                break
-            query = rows.candidates(
-                job.c.BatchID == batch_id,
-                job.c.priority == priority,
-                job.c.waits == 0,
-                *(() if new.begins else (job.c.not_before <= new.now,)),
-            )
-            if condition is not None:
-                query = query.where(condition)
-            rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
+
+        def waiting() -> Iterator[tuple[Any, ...]]:
+            for batch_id, priority in groups:
+                if len(found) >= room:
+                    return
+                query = rows.candidates(
+                    job.c.BatchID == batch_id,
+                    job.c.priority == priority,
+                    job.c.waits == 0,
+                    *(() if new.begins else (job.c.not_before <= new.now,)),
+                )
+                if condition is not None:
+                    query = query.where(condition)
+                yield from _plain_rows(connection, query)
+
+        rows.vetted(shown(waiting(), "choosing"), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
 
     def not_taken_on(self) -> list[int]:
@@ -363,22 +368,14 @@ class Store(Index):
         # Executors give the same dict to all jobs that ask for the same.
         texts = {id(for_this): for_this for for_this in asked}
         kept = {key: json.dumps(for_this) for key, for_this in texts.items()}
-        db.connection.executemany(
-            rows.INSERT_ATTEMPT,
-            [
-                (
-                    one.batch_id,
-                    one.job_index,
-                    one.n,
-                    one.token,
-                    one.task,
-                    new.host,
-                    kept[id(for_this)],
-                    new.now,
-                )
-                for one, for_this in zip(claimed, asked, strict=True)
-            ],
-        )
+        attempts = [
+            (
+                *(one.batch_id, one.job_index, one.n, one.token, one.task),
+                *(new.host, kept[id(for_this)], new.now),
+            )
+            for one, for_this in zip(claimed, asked, strict=True)
+        ]
+        db.connection.executemany(rows.INSERT_ATTEMPT, shown(attempts, "writing down"))
         return claimed, digest
 
     def _take(
@@ -387,9 +384,8 @@ class Store(Index):
         if not found:
             return []
         claimed, digest = self.write_claim(connection, db, new, found)
-        db.connection.executemany(
-            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.job_index) for one in claimed]
-        )
+        submitted = [(one.n, one.begin or 0.0, one.batch_id, one.job_index) for one in claimed]
+        db.connection.executemany(rows.SET_SUBMIT, shown(submitted, "claiming"))
         if db.row("any_spawn") is not None:
             for one in claimed:
                 db.run("forget_spawns", batch_id=one.batch_id, job_index=one.job_index)
@@ -577,7 +573,7 @@ class Store(Index):
                     and (not missing or row["failure"] is not None)
                     and not rows.excepted(row, unless)
                 ]
-                for row in chosen:
+                for row in shown(chosen, "setting"):
                     if "state" in fields:
                         taken.extend(rows.take_from_executor(db, row, str(fields["state"]), now))
                     runtime.write_fields(db, row, fields)
@@ -603,7 +599,7 @@ class Store(Index):
             return [
                 running
                 for batch_id in batch_ids
-                for row in list(rows.rows_of(connection, batch_id, None))
+                for row in shown(list(rows.rows_of(connection, batch_id, None)), "taking back")
                 for running in rows.take_from_executor(db, row, "held", now)
             ]
 

@@ -27,7 +27,6 @@ MODULES = {
 FLOORS = {
     "ground": {
         "progress",
-        "bar",
         "errors",
         "values",
         "job",
