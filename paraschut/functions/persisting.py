@@ -63,7 +63,7 @@ from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
 
 #: What a function job runs, by its path, so that it is found wherever the package lies.
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_run.py")
+_PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_run.py")
 
 
 def persist(
