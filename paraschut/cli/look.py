@@ -280,7 +280,7 @@ def info(which: Selector, as_json: bool) -> None:
 
 
 def _job_text(job: Mapping[str, Any]) -> str:
-    from paraschut.look.render import clean
+    from paraschut.look.texts import clean
 
     width = max(map(len, job))
     return "\n".join(

@@ -14,8 +14,8 @@ from paraschut.cli import job as job_cli
 from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, ParaschutError
 from paraschut.job import STATES
-from paraschut.look.render import clean
 from paraschut.look.summary import parse_spans
+from paraschut.look.texts import clean
 from paraschut.store import views
 from paraschut.store.store import Store
 
