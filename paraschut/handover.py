@@ -20,6 +20,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.progress import bar
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
@@ -139,8 +140,11 @@ def hand_over(
     if isinstance(executor, ClusterJobExecutor):
         done.notes.extend(_ignored(executor, claim.jobs))
     try:
-        for _, group in groupby(claim.jobs, key=attrgetter("token")):
-            desk.hand(list(group))
+        with bar(len(claim.jobs), "submitting") as more:
+            for _, group in groupby(claim.jobs, key=attrgetter("token")):
+                together = list(group)
+                desk.hand(together)
+                more(len(together))
     finally:
         desk.record()
     desk.carry_on()

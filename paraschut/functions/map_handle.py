@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from paraschut import change
-from paraschut.bar import bar
 from paraschut.config import Config
 from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobFailed, NotFoundError
@@ -15,6 +14,7 @@ from paraschut.functions.awaiting import Ending, Watch, deadline_of
 from paraschut.functions.calling import PartlyFailedError, layout_of, load_answer
 from paraschut.functions.handle import kill_here
 from paraschut.functions.mapped import MappedCall, Progress, alone, is_light, light
+from paraschut.progress import bar
 from paraschut.store import calls
 from paraschut.store.calls import Outcome
 from paraschut.store.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
+from paraschut.progress import shown
 from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
@@ -239,18 +240,22 @@ class Store(Index):
         """Take jobs of priority groups for a submission, inside a transaction."""
         found: list[Any] = []
         refused: list[tuple[int, int, str]] = []
-        for batch_id, priority in groups:
-            if len(found) >= room:
-                break
-            query = rows.candidates(
-                job.c.BatchID == batch_id,
-                job.c.priority == priority,
-                job.c.waits == 0,
-                *(() if new.begins else (job.c.not_before <= new.now,)),
-            )
-            if condition is not None:
-                query = query.where(condition)
-            rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
+
+        def waiting() -> Iterator[tuple[Any, ...]]:
+            for batch_id, priority in groups:
+                if len(found) >= room:
+                    return
+                query = rows.candidates(
+                    job.c.BatchID == batch_id,
+                    job.c.priority == priority,
+                    job.c.waits == 0,
+                    *(() if new.begins else (job.c.not_before <= new.now,)),
+                )
+                if condition is not None:
+                    query = query.where(condition)
+                yield from _plain_rows(connection, query)
+
+        rows.vetted(shown(waiting(), "choosing"), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
 
     def not_taken_on(self) -> list[int]:
@@ -573,7 +578,7 @@ class Store(Index):
                     and (not missing or row["failure"] is not None)
                     and not rows.excepted(row, unless)
                 ]
-                for row in chosen:
+                for row in shown(chosen, "setting"):
                     if "state" in fields:
                         taken.extend(rows.take_from_executor(db, row, str(fields["state"]), now))
                     runtime.write_fields(db, row, fields)
@@ -599,7 +604,7 @@ class Store(Index):
             return [
                 running
                 for batch_id in batch_ids
-                for row in list(rows.rows_of(connection, batch_id, None))
+                for row in shown(list(rows.rows_of(connection, batch_id, None)), "taking back")
                 for running in rows.take_from_executor(db, row, "held", now)
             ]
 

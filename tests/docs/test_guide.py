@@ -45,6 +45,7 @@ def test_the_python_of_a_page_runs_as_one_session(page, playground):
     )
     assert done.returncode == 0, done.stderr
     expected = {
+        "coming-from.md": ["2 of old", "45", "[0, 1, 4, 9, 16]"],
         "functions.md": [
             "[42]\nHello, World!\n\n\n'calcpi' (job ",
             f"pi = {math.pi}",
@@ -53,6 +54,7 @@ def test_the_python_of_a_page_runs_as_one_session(page, playground):
         ],
         "growing.md": ["435 is the sum of 0 to 29", "1 failure"],
         "index.md": ["9", "16", "all is well"],
+        "trust.md": ["$(rm x); `id`"],
         "watching.md": ["n is 2", "[0, 1, 2]", "watching.html"],
     }
     for words in expected[page]:
