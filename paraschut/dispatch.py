@@ -216,7 +216,7 @@ def _pass(
         remembers=inside and MaxJobs is None,
     )
     with Store.of(config) as store:
-        notes = folding.fold(store, config, force=ForceSubmit)
+        notes = folding.fold(store, config, force=ForceSubmit, down_since=request.since)
         done = _submit(store, config, request, Executor)
     done.left.extend(notes)
     return _told(done) if Verbose else done
@@ -302,7 +302,11 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     done = _submit_once(store, config, request, given)
     if done.stranded:
         done.left.extend(folding.fold(store, config))
-        more = _submit_once(store, config, request, given)
+        try:
+            more = _submit_once(store, config, request, given)
+        except SubmitError as error:
+            done.left.append(str(error))
+            return done
         for batch_id, indices in more.jobs.items():
             done.jobs.setdefault(batch_id, []).extend(indices)
         done.left.extend(one for one in more.left if one not in done.left)

@@ -46,7 +46,13 @@ def grace_of(config: Config, index: str) -> float:
 
 
 def fold(
-    store: Store, config: Config, *, thorough: bool = False, force: bool = False, only: str | None = None
+    store: Store,
+    config: Config,
+    *,
+    thorough: bool = False,
+    force: bool = False,
+    only: str | None = None,
+    down_since: float = 0.0,
 ) -> list[str]:
     """Fold all there is to fold; return notes on what could not be looked at.
 
@@ -58,6 +64,8 @@ def fold(
         Whether claims of silent submitters are settled at once.
     only : str | None
         Look only at the jobs of this executor.
+    down_since : float
+        That a scheduler did not answer is believed from then on; before, it is asked anew.
     """
     notes: list[str] = []
     fold_events(store)
@@ -81,7 +89,7 @@ def fold(
         notes.extend(_settle_claims(store, config, executor, mine, force=force))
         recorded = [one for one in mine if one.recorded is not None]
         if isinstance(executor, ClusterJobExecutor):
-            notes.extend(_fold_scheduled(store, config, executor, recorded))
+            notes.extend(_fold_scheduled(store, config, executor, recorded, down_since))
         else:
             notes.extend(_fold_folders(store, config, executor, recorded))
     if only in {None, "local"}:
@@ -117,7 +125,11 @@ def _fold_folders(
 
 
 def _fold_scheduled(
-    store: Store, config: Config, executor: ClusterJobExecutor, open_ones: list[OpenSubmission]
+    store: Store,
+    config: Config,
+    executor: ClusterJobExecutor,
+    open_ones: list[OpenSubmission],
+    down_since: float,
 ) -> list[str]:
     """Fold the submissions that a scheduler has."""
     if not open_ones:
@@ -125,7 +137,7 @@ def _fold_scheduled(
     notes: list[str] = []
     queue: Queue | None = None
     try:
-        queue = queues.shared_queue(store, config, executor)
+        queue = queues.shared_queue(store, config, executor, down_since=down_since)
     except ExecutorError as error:
         notes.append(str(error))
     grace = grace_of(config, store.index)

@@ -99,6 +99,8 @@ class ClusterJobExecutor(JobExecutor):
     name_flags: ClassVar[frozenset[str]] = frozenset()
     #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
     restart_flags: ClassVar[frozenset[str]] = frozenset()
+    #: What the command that submits says when it is refused and tries again by itself.
+    tries_again: ClassVar[re.Pattern[str] | None] = None
     #: Whether an option of one letter may have its value right behind it.
     joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
@@ -213,6 +215,11 @@ class ClusterJobExecutor(JobExecutor):
         """Return what the scheduler knows of tasks that have ended, from its queue, accounting and logs."""
         del cluster_id, tasks, folder
         return {}
+
+    def is_deleted(self, row: Row) -> bool:
+        """Return whether a line of the queue says that somebody has deleted these tasks."""
+        del row
+        return False
 
     def qstat(self, cluster_id: str) -> dict[str, Any]:
         """Return what the scheduler says of one task; unless a subclass knows more, its line in the queue."""
@@ -336,7 +343,9 @@ class ClusterJobExecutor(JobExecutor):
             [*self._directive_words(first)], self.restart_flags, joined=self.joined
         )
         begin = [] if submission.begin is None else self.begin_flags(submission.begin)
-        answer = run_command([*command, *begin, *restarts, *others, path], self.timeout, cwd=folder)
+        answer = run_command(
+            [*command, *begin, *restarts, *others, path], self.timeout, cwd=folder, enough=self.tries_again
+        )
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
@@ -403,7 +412,7 @@ class ClusterJobExecutor(JobExecutor):
         waits_for = submissions if after is None else after
         ids = [self.job_of(one.cluster_id) for one in waits_for if one.cluster_id is not None]
         command = self.closer_command(path, name_of("closer", first.token), ids)
-        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
+        answer = run_command([*command, *flags, path], self.timeout, cwd=folder, enough=self.tries_again)
         return self._submitted(command[0], answer, array=False)
 
     def will_start(self, row: Row | None, *, held: bool) -> bool:

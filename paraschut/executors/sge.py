@@ -23,7 +23,7 @@ from paraschut.executors.run import Answer, run_command, user_name
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(
-    r"jobs are allowed per user|max_u_jobs|max_jobs|more than \d+ (jobs|tasks)|tasks? (are|is) allowed",
+    r"jobs are allowed per (user|cluster)|max_u_jobs|max_jobs|more than \d+ (jobs|tasks)|tasks? (are|is) allowed",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(
@@ -232,6 +232,10 @@ class SGEJobExecutor(ClusterJobExecutor):
         answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
         return scheduling_info(answer.out) if answer.code == 0 else ""
 
+    def is_deleted(self, row: Row) -> bool:
+        """Return whether tasks are marked for deletion: the accounting only knows the signal that ended them."""
+        return "d" in row.word
+
     def qstat(self, cluster_id: str) -> dict[str, Any]:
         """Return the fields of ``qstat -j`` for a job; empty if Grid Engine no longer knows it."""
         answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
@@ -292,6 +296,8 @@ def accounted(printed: str) -> dict[int, Cause]:
         task = _number(fields["taskid"]) if fields.get("taskid", "u")[0].isdecimal() else -1
         if failed == _FAILED_LIMIT:
             cause = Cause("time limit")
+        elif fields.get("deleted_by", "NONE") not in {"NONE", "UNKNOWN", ""}:
+            cause = Cause("cancelled")  # Grid Engines of other makers say so
         elif status > _BY_SIGNAL:
             cause = Cause(signal=status - _BY_SIGNAL)
         elif failed not in {0, _FAILED_AFTER}:

@@ -61,7 +61,7 @@ _WORDS = (
 )
 _TOO_MANY = re.compile(
     r"job submit limit|MaxSubmitJob|MaxJobCount|submit limit|array job limit|too many jobs|Invalid job array specification"
-    r"|Slurm temporarily unable to accept job|Resource temporarily unavailable",
+    r"|Slurm temporarily unable to accept job|job queue full|Resource temporarily unavailable",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(
@@ -118,6 +118,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
         "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
     restart_flags: ClassVar[frozenset[str]] = words("--requeue")
+    tries_again: ClassVar[re.Pattern[str]] = re.compile("sleeping and retrying")
     name_flags: ClassVar[frozenset[str]] = words("-J: --job-name:")
     find_task: ClassVar[str] = (
         # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.

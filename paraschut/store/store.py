@@ -524,6 +524,12 @@ class Store(Index):
         with self.writing() as (connection, _):
             connection.execute(update(submission).where(submission.c.token.in_(tokens)).values(closer=closer))
 
+    def forget_closers(self, batch_id: int) -> None:
+        """Forget the closers of a batch, so that the next pass sends another that waits for what has not ended."""
+        mine = (submission.c.carries == batch_id) & submission.c.settled.is_(None)
+        with self.writing() as (connection, _):
+            connection.execute(update(submission).where(mine).values(closer=None))
+
     def release(self, token: str, words: str, now: float) -> int:
         """Give the jobs of a submission that never happened back to ``init``; return how many."""
         with self.writing() as (connection, _):

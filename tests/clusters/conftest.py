@@ -132,6 +132,18 @@ def accounting_slurm(_accounting, monkeypatch):
     return _accounting
 
 
+@pytest.fixture(scope="session")
+def _small():
+    yield from _another_slurm(4, extra="MaxJobCount=12\nMinJobAge=2")
+
+
+@pytest.fixture
+def small_slurm(_small, monkeypatch):
+    """Return a Slurm of our own that has room for a dozen jobs."""
+    monkeypatch.setenv("SLURM_CONF", _small.environment()["SLURM_CONF"])
+    return _small
+
+
 @pytest.fixture
 def users_python():
     """Return a Python that the ordinary user can run, and the PYTHONPATH with which it has this package."""
@@ -192,12 +204,12 @@ def world(odd_home, monkeypatch, request):
 
 @pytest.fixture
 def make_site(world, request):
-    """Return a function that gives the site of a name, such as ``slurm``, ``fake sge`` or ``local``."""
+    """Return a function that gives the site of a name, such as ``slurm``, ``fake sge``, ``small slurm`` or ``local``."""
     made = []
 
     def make(name):
         fake, _, kind = name.rpartition(" ")
-        cluster = request.getfixturevalue(f"fake_{kind}" if fake else kind) if kind in HOLD else None
+        cluster = request.getfixturevalue(f"{fake}_{kind}" if fake else kind) if kind in HOLD else None
         made.append(Site(world, kind, cluster))
         return made[-1]
 
