@@ -24,7 +24,7 @@ lint: $(VENV)/.test
 # Peers that can be had are measured in the same run; without a network, they are left out with a word.
 bench: $(VENV)/.demo
 	-@test -d $(VENV)/peers || { $(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip install \
-	  --quiet --disable-pip-version-check psij-python submitit; } || rm -rf $(VENV)/peers
+	  --quiet --disable-pip-version-check psij-python joblib huey executorlib submitit "dask[distributed]" parsl; } || rm -rf $(VENV)/peers
 	$(BIN)/python -m compileall -q paraschut
 	$(BIN)/python -m bench
 

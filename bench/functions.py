@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import paraschut as psu
 from bench.common import Row, interleave, milliseconds, per_second, quotients, scratch, seconds, spread, times
+from bench.noop import same
 
 WORKERS = 2
 SETTINGS = f"max_workers = {WORKERS}"
-
-
-def same(x: object) -> object:
-    return x
 
 
 def mapped(count: int) -> float:
@@ -49,48 +46,36 @@ def pool(count: int) -> float:
         return count / seconds(lambda: list(executor.map(same, range(count))))
 
 
-def joblib(count: int) -> float:
-    library = import_module("joblib")
-    parallel = library.Parallel(n_jobs=WORKERS, batch_size=1)
-    return count / seconds(lambda: parallel(library.delayed(same)(x) for x in range(count)))
+#: The interpreter that has the peers (``make bench``), and how many calls each is given: some are slow.
+PEERS = Path(sys.prefix) / "peers" / "bin" / "python"
+CALLS = {"joblib": 1000, "huey": 1000, "dask": 1000, "parsl": 500, "executorlib": 500, "submitit": 8}
 
 
-def submitit(count: int) -> float:
-    count = min(count, 8)
-    executor = import_module("submitit").LocalExecutor(folder="submitit")
-
-    def run() -> None:
-        for job in [executor.submit(same, x) for x in range(count)]:
-            job.result()
-
-    return count / seconds(run)
-
-
-def executorlib(count: int) -> float:
-    count = min(count, 500)
-    library = import_module("executorlib")
-    with library.SingleNodeExecutor(max_workers=WORKERS, block_allocation=True) as executor:
-        return count / seconds(
-            lambda: [call.result() for call in [executor.submit(same, x) for x in range(count)]]
-        )
+def peer(name: str) -> float:
+    """Return the calls per second of another library; nan where it is not installed or does not work."""
+    command = [str(PEERS), str(Path(__file__).with_name("peers.py")), name, str(CALLS[name]), str(WORKERS)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return float(done.stdout.split()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        return math.nan
 
 
 def measure(*, quick: bool) -> list[Row]:
     count = 300 if quick else 1000
-    peers: dict[str, Callable[[int], float]] = {
-        "joblib": joblib,
-        "submitit": submitit,
-        "executorlib": executorlib,
-    }
     with scratch(SETTINGS):
         mapped(10)  # the agent is there, as in a session that has begun
-        runs = {"map": mapped, "executor": executed, "pool": pool}
-        runs |= {name: run for name, run in peers.items() if find_spec(name)}
         rates = interleave(
-            3 if quick else 7, {name: lambda run=run: run(count) for name, run in runs.items()}
-        )  # type: ignore[misc]
+            3 if quick else 7,
+            {
+                "map": lambda: mapped(count),
+                "executor": lambda: executed(count),
+                "pool": lambda: pool(count),
+            },
+        )
+        others = interleave(1 if quick else 2, {name: lambda name=name: peer(name) for name in CALLS})  # type: ignore[misc]
         rows = [
-            _throughput(name, what, count, rates)
+            _throughput(name, what, count, rates, others)
             for name, what in (
                 ("map", "persist_map(chunk=1)"),
                 ("executor", "BatchExecutor.map"),
@@ -101,10 +86,16 @@ def measure(*, quick: bool) -> list[Row]:
     return rows
 
 
-def _throughput(name: str, what: str, count: int, rates: dict[str, list[float]]) -> Row:
+def _throughput(
+    name: str, what: str, count: int, rates: dict[str, list[float]], others: dict[str, list[float]]
+) -> Row:
     ratio = quotients(rates[name], rates["pool"])
-    others = "; ".join(
-        f"{one} {spread(rates[one], per_second)}" for one in rates if one not in {"map", "executor", "pool"}
+    ours = statistics.median(rates[name])
+    theirs = {one: statistics.median(rate) for one, rate in others.items()}
+    peers = "; ".join(
+        f"{one} {rate:,.3g}/s (ours {times(ours / rate)})"
+        for one, rate in theirs.items()
+        if not math.isnan(rate)
     )
     return Row(
         f"{count:,} no-op calls on {WORKERS} workers, {what}, results kept; floor: ProcessPoolExecutor, which keeps none",
@@ -113,7 +104,7 @@ def _throughput(name: str, what: str, count: int, rates: dict[str, list[float]])
         spread(ratio, times),
         "≥ 0.3×, ≥ 1,095/s",
         statistics.median(ratio) >= 0.3 and statistics.median(rates[name]) >= 1095,
-        peers=others,
+        peers=peers,
         recorded="ProcessPoolExecutor 4,864/s; joblib 2,823/s; executorlib with blocks 2,442/s; huey 1,095/s; submitit 1.9/s",
     )
 

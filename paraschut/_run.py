@@ -93,15 +93,17 @@ def call(
     payloads: list[Payload],
     known: dict[int, tuple[str, Any]] | None = None,
     loaded: Callable[[], None] | None = None,
+    small: int | None = None,
 ) -> Outcome:
     """Load what a job calls, call it, and pickle what came of it; whatever goes wrong is an outcome, too.
 
     ``known`` keeps the functions that a worker has loaded, by number, and what is known of them; ``loaded`` is called when all is loaded.
+    ``small`` is the size of pickles that go into the index; None: to be looked up.
     """
-    small = desk.small()
+    most = desk.small() if small is None else small
 
     def keep(value: object, kind: str) -> tuple[bytes | None, bool]:
-        data = pickles.dump_plain(value, desk.paths.result(*key, kind), small)
+        data = pickles.dump_plain(value, desk.paths.result(*key, kind), most)
         return data, data is None
 
     try:

@@ -190,7 +190,7 @@ def _delete(store: Store, config: Config, taken: list[Running]) -> None:
                 continue
             now = time.time()
             with store.writing() as (_, db):
-                for one in ended:
+                for one in shown(ended, "deleting"):
                     key = Key(one.batch_id, one.job_index, one.n)
                     end_attempt(db, key, Ended(one.started, now, None, None), "cancelled", complete=False)
 

@@ -41,7 +41,10 @@ def carry_on(index: str, batch_id: int) -> int:
             time.sleep(min(max(PAUSE, begin - time.time()), LONGEST_SLEEP))
             started = time.time()
             continue
-        if time.time() - started > patience or (code == 0 and not _open(index, batch_id, started)):
+        if code == 0 and not _open(index, batch_id, started):
+            return code
+        if time.time() - started > patience:
+            _hand_on(index, batch_id)
             return code
         time.sleep(PAUSE)
 
@@ -49,6 +52,16 @@ def carry_on(index: str, batch_id: int) -> int:
 def _open(index: str, batch_id: int, before: float) -> bool:
     with Store.of(load_config(environ={"PARASCHUT_INDEX": index})) as store, store.reading() as connection:
         return views.carried(connection, batch_id, before)
+
+
+def _hand_on(index: str, batch_id: int) -> None:
+    """Let another closer wait for what still runs: the scheduler started this one too early, or did not answer."""
+    with Store.of(load_config(environ={"PARASCHUT_INDEX": index})) as store:
+        store.forget_closers(batch_id)
+    try:
+        go_on(index)
+    except ParaschutError as error:
+        _say(batch_id, str(error))
 
 
 def _next_begin(index: str, batch_id: int, after: float) -> float | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 #: Begins the names of all variables by which a job finds itself.
 PREFIX = "PARASCHUT_"
+#: What a function job runs, by its path, so that it is found wherever the package lies.
+FUNCTION_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_run.py")
 
 
 def command_of(script: str, workdir: str) -> tuple[str, ...]:

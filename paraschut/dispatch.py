@@ -216,7 +216,7 @@ def _pass(
         remembers=inside and MaxJobs is None,
     )
     with Store.of(config) as store:
-        notes = folding.fold(store, config, force=ForceSubmit)
+        notes = folding.fold(store, config, force=ForceSubmit, down_since=request.since)
         done = _submit(store, config, request, Executor)
     done.left.extend(notes)
     return _told(done) if Verbose else done
@@ -287,9 +287,10 @@ def go_on(index: str) -> Submitted:
 
 
 def _groups(ready: Ready, request: _Request) -> list[Head]:
+    """Return the groups that are next; those whose jobs have a pause first only some executors take."""
     heads = (
         Head(*head)
-        for head in ready.heads
+        for head in (*ready.heads, *ready.paused)
         if (request.only is None or head[0] in request.only) and not (request.by_itself and head[1] is None)
     )
     room = request.bound(ready) - ready.active
@@ -301,7 +302,11 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
     done = _submit_once(store, config, request, given)
     if done.stranded:
         done.left.extend(folding.fold(store, config))
-        more = _submit_once(store, config, request, given)
+        try:
+            more = _submit_once(store, config, request, given)
+        except SubmitError as error:
+            done.left.append(str(error))
+            return done
         for batch_id, indices in more.jobs.items():
             done.jobs.setdefault(batch_id, []).extend(indices)
         done.left.extend(one for one in more.left if one not in done.left)
@@ -355,10 +360,24 @@ def _submit_once(
     if not request.by_itself:
         if not request.filter.strip():
             _take_on(store, config, request, given, told)
+        _note(store, request)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _note(store: Store, request: _Request) -> None:
+    """Remember what a pass of a person leaves out; jobs make theirs without any such bounds."""
+    bounds: dict[str, Any] = {}
+    if request.filter.strip():
+        bounds["Filter"] = request.filter.strip()
+    if request.min_prior > 0:
+        bounds["MinPrior"] = request.min_prior
+    if request.only is not None and bounds:
+        bounds["BatchID"] = sorted(request.only)
+    if bounds or (request.only is None and not request.remembers):
+        store.note_pass(bounds, time.time())
 
 
 def _take_on(
@@ -457,7 +476,7 @@ def submit_one_job(
         which = Executor or (known and known.executor) or config.executor_name
         defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
         executor = executor_of(which, config, defaults)
-        new = replace(new_submission(store, config, executor, None, defaults), whole=False)
+        new = replace(new_submission(store, config, executor, None, defaults), whole=False, begins=False)
         claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
         handed = hand_over(store, config, executor, new, claim)
         done.take(handed)

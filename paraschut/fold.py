@@ -12,17 +12,18 @@ import os
 import shutil
 import signal
 import time
+from typing import NamedTuple
 
 from paraschut import queues
 from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
-from paraschut.executors.base import Evidence, Exit, JobExecutor, Submission, executor_of
+from paraschut.executors.base import Evidence, Exit, JobExecutor, Mark, Submission, executor_of
 from paraschut.executors.cluster import ClusterJobExecutor, UnreachableError
 from paraschut.executors.queue import Queue
 from paraschut.paths import Paths
 from paraschut.process import Identity, host_name, is_alive
-from paraschut.reconcile import Found, Kind, judge
+from paraschut.reconcile import Found, Kind, Verdict, judge
 from paraschut.store import journal, spool, views
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
 from paraschut.store.store import Store
@@ -45,7 +46,13 @@ def grace_of(config: Config, index: str) -> float:
 
 
 def fold(
-    store: Store, config: Config, *, thorough: bool = False, force: bool = False, only: str | None = None
+    store: Store,
+    config: Config,
+    *,
+    thorough: bool = False,
+    force: bool = False,
+    only: str | None = None,
+    down_since: float = 0.0,
 ) -> list[str]:
     """Fold all there is to fold; return notes on what could not be looked at.
 
@@ -57,6 +64,8 @@ def fold(
         Whether claims of silent submitters are settled at once.
     only : str | None
         Look only at the jobs of this executor.
+    down_since : float
+        That a scheduler did not answer is believed from then on; before, it is asked anew.
     """
     notes: list[str] = []
     fold_events(store)
@@ -80,7 +89,7 @@ def fold(
         notes.extend(_settle_claims(store, config, executor, mine, force=force))
         recorded = [one for one in mine if one.recorded is not None]
         if isinstance(executor, ClusterJobExecutor):
-            notes.extend(_fold_scheduled(store, config, executor, recorded))
+            notes.extend(_fold_scheduled(store, config, executor, recorded, down_since))
         else:
             notes.extend(_fold_folders(store, config, executor, recorded))
     if only in {None, "local"}:
@@ -116,7 +125,11 @@ def _fold_folders(
 
 
 def _fold_scheduled(
-    store: Store, config: Config, executor: ClusterJobExecutor, open_ones: list[OpenSubmission]
+    store: Store,
+    config: Config,
+    executor: ClusterJobExecutor,
+    open_ones: list[OpenSubmission],
+    down_since: float,
 ) -> list[str]:
     """Fold the submissions that a scheduler has."""
     if not open_ones:
@@ -124,7 +137,7 @@ def _fold_scheduled(
     notes: list[str] = []
     queue: Queue | None = None
     try:
-        queue = queues.shared_queue(store, config, executor)
+        queue = queues.shared_queue(store, config, executor, down_since=down_since)
     except ExecutorError as error:
         notes.append(str(error))
     grace = grace_of(config, store.index)
@@ -268,9 +281,14 @@ def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, g
     cancelled = [attempt.task for attempt in attempts if attempt.cancelled is not None]
     gone = set(executor.delete(bare(store, one.token), cancelled)) if cancelled else set()
     now = time.time()
+    told = [_judge_attempt(attempt, evidence, gone, now, grace) for attempt in attempts]
+    news = [one for one in told if one.tells]
+    # Looking again and again at what only runs must not make writers wait.
+    if attempts and not news and one.seen == changed:
+        return
     with store.writing() as (connection, db):
-        for attempt in attempts:
-            _fold_attempt(db, attempt, evidence, gone, now, grace)
+        for this in news:
+            _fold_attempt(db, this, now)
         fresh = changed > (now - _FRESH) * 1e9
         views.set_seen(connection, one.token, 0 if fresh else changed)
         settled = settle(db, one.token, now)
@@ -278,10 +296,31 @@ def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, g
         remove_folder(folder)
 
 
-def _fold_attempt(
-    db: Statements, attempt: OpenAttempt, evidence: Evidence, gone: set[int], now: float, grace: float
-) -> None:
-    key = Key(attempt.batch_id, attempt.job_index, attempt.n)
+class _Judged(NamedTuple):
+    """What a folder tells of an attempt, and what that means."""
+
+    attempt: OpenAttempt
+    mark: Mark | None
+    end: Exit | None
+    verdict: Verdict
+
+    @property
+    def started(self) -> bool:
+        """Whether that it started is new."""
+        attempt = self.attempt
+        waits = attempt.started is None and attempt.state in {"submit", "spawn"}
+        return waits and self.mark is not None and self.end is None
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to be written."""
+        ended = self.end is not None or self.verdict.kind is Kind.MISSING
+        return ended or self.started or self.verdict.absent_since != self.attempt.absent_since
+
+
+def _judge_attempt(
+    attempt: OpenAttempt, evidence: Evidence, gone: set[int], now: float, grace: float
+) -> _Judged:
     mark, end = evidence.marks.get(attempt.task), evidence.exits.get(attempt.task)
     if end is None and attempt.task in gone:
         end = Exit(attempt.task, None, None, mark.at if mark else now, now)
@@ -296,14 +335,21 @@ def _fold_attempt(
     )
     state = attempt.state if attempt.current == attempt.n and attempt.cancelled is None else ""
     verdict = judge(state, found, now, grace, complete_on_exit=bool(attempt.complete_on_exit))
+    return _Judged(attempt, mark, end, verdict)
+
+
+def _fold_attempt(db: Statements, told: _Judged, now: float) -> None:
+    attempt, mark, end, verdict = told
+    key = Key(attempt.batch_id, attempt.job_index, attempt.n)
     if end is not None:
         ended = Ended(end.started, end.ended, end.code, end.signal, end.max_rss)
         end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
     elif verdict.kind is Kind.MISSING:
-        end_attempt(db, key, Ended(found.started, now, None, None), verdict.reason, complete=False)
+        started = attempt.started or (mark.at if mark else None)
+        end_attempt(db, key, Ended(started, now, None, None), verdict.reason, complete=False)
     elif verdict.absent_since != attempt.absent_since:
         db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)
-    if mark is not None and attempt.started is None and attempt.state in {"submit", "spawn"} and end is None:
+    if told.started and mark is not None:
         db.run("attempt_marked", **key._asdict(), started=mark.at, host=mark.holder.split()[1:2][0])
         db.run("job_runs", **key._asdict())
 
@@ -329,7 +375,7 @@ def _fold_local(store: Store) -> None:
         lines = [line for path in ends.files(paths.agent(host)) for line in ends.read(path, 0)[0]]
         with store.writing() as (_, db):
             ends.fold(db, host, lines)
-            orphans = ends.fold_dead(db, host, gone, time.time(), 0)
+            orphans = ends.fold_dead(db, host, paths.agent(host), gone, time.time(), 0)
         for cluster_id in orphans:
             # As the agent does: what a dead wrapper left must not run next to the next attempt.
             limits.send(limits.tree(cluster_id), signal.SIGKILL)

@@ -20,6 +20,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
+from paraschut.progress import bar
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
@@ -86,6 +87,7 @@ def new_submission(
         most=executor.most(),
         first_task=executor.first_task,
         retry=kept_policy(_policy(config, executor)),
+        begins=executor.begins,
     )
 
 
@@ -138,8 +140,11 @@ def hand_over(
     if isinstance(executor, ClusterJobExecutor):
         done.notes.extend(_ignored(executor, claim.jobs))
     try:
-        for _, group in groupby(claim.jobs, key=attrgetter("token")):
-            desk.hand(list(group))
+        with bar(len(claim.jobs), "submitting") as more:
+            for _, group in groupby(claim.jobs, key=attrgetter("token")):
+                together = list(group)
+                desk.hand(together)
+                more(len(together))
     finally:
         desk.record()
     desk.carry_on()
@@ -289,6 +294,7 @@ class _Desk:
             prologue=self.config.prologue,
             carries=claimed[0].batch_id if self.executor.carries(claimed[0].fields) else None,
             warned_after=warned_after(needs_of(tasks[0].resources).walltime, self.config.warning),
+            begin=claimed[0].begin,
         )
 
     def _command(self, script: str, workdir: str) -> tuple[str, ...]:

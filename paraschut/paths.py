@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from typing import Any
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -114,6 +116,18 @@ class Paths:
         ``process`` is the pid and the start ticks of what runs it.
         """
         return os.path.join(self.agent(host), f"log.{process}.{1 if key == 'stdout' else 2}")
+
+    def log_places(self, batch_id: int, job_index: int, attempt: Mapping[str, Any], key: str) -> list[str]:
+        """Return where a stream of an attempt may be at this moment: under its name, or in the file that has none yet.
+
+        ``attempt`` has the fields ``n, process, host, ended``.
+        """
+        places = [self.log(batch_id, job_index, attempt["n"], key)]
+        if attempt["process"] and attempt["host"] and attempt["ended"] is None:
+            spare = self.spare_log(attempt["host"], attempt["process"].rpartition(":")[0], key)
+            # Again its name, which it may get between two looks.
+            places += [spare, places[0]]
+        return places
 
     def submitter_lock(self) -> str:
         """Return the file that the one periodic submitter of this index locks."""

@@ -7,8 +7,9 @@ Part of the road of a job: imports nothing beyond the standard library where ``/
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Identity(NamedTuple):
@@ -23,6 +24,13 @@ class Identity(NamedTuple):
 def host_name() -> str:
     """Return the name by which this machine is known in the index."""
     return os.uname().nodename
+
+
+def notebook() -> Any | None:
+    """Return the shell of the notebook that we are in; None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell if shell is not None and hasattr(shell, "kernel") else None
 
 
 @cache

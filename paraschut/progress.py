@@ -1,29 +1,65 @@
-"""A bar for what takes long, on a terminal."""
+"""Bars for what takes long, where somebody may be looking: on a terminal, and in a notebook."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
-from typing import TypeVar
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-#: Seconds after which a bar appears: what is done sooner needs none.
+from paraschut.process import notebook
+
+#: Seconds after which a bar of ours appears: what is done sooner needs none.
 _DELAY = 0.5
 _MANY = 1000
 
 T = TypeVar("T")
 
 
-def shown(things: Collection[T], what: str, unit: str = "job", many: int = _MANY) -> Iterable[T]:
-    """Return things to go through, with a bar on standard error if they are many and that is a terminal.
+def shown(things: Iterable[T], what: str, unit: str = "job", many: int = _MANY) -> Iterable[T]:
+    """Return things to go through, with a bar if they are many or uncounted, which goes away at their end.
 
     Examples
     --------
     >>> list(shown([1, 2, 3], "counting"))
     [1, 2, 3]
     """
-    if len(things) < many or sys.stderr is None or not sys.stderr.isatty():
+    total = len(things) if isinstance(things, Sized) else None
+    if (total is not None and total < many) or not _looked_at():
         return things
-    from tqdm import tqdm
+    going: Iterable[T] = _tqdm()(things, total=total, desc=what, unit=unit, delay=_DELAY, leave=False)
+    return going
 
-    bar: Iterable[T] = tqdm(things, desc=what, unit=unit, delay=_DELAY, leave=False)
-    return bar
+
+@contextmanager
+def bar(
+    total: int, what: str, unit: str = "job", *, wanted: bool | None = None, stays: bool = False
+) -> Iterator[Callable[[int], object]]:
+    """Show a bar while the block runs; gives a function that is told how many more are done.
+
+    Parameters
+    ----------
+    wanted : bool | None
+        Whether there is one; None: where somebody may be looking.
+    stays : bool
+        Whether it is there from the beginning, and what it told stays at the end.
+    """
+    if not (wanted or (wanted is None and _looked_at())):
+        yield lambda _: None
+        return
+    with _tqdm()(
+        total=total, desc=what, unit=unit, delay=0 if stays else _DELAY, leave=stays, disable=False
+    ) as going:
+        yield going.update
+
+
+def _looked_at() -> bool:
+    return notebook() is not None or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _tqdm() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says so where a notebook has no widgets, and shows text
+        from tqdm.auto import tqdm
+    return tqdm

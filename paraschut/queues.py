@@ -95,11 +95,20 @@ class _Look(NamedTuple):
 
 
 def look_at(
-    attempt: OpenAttempt, evidence: Evidence, listed: Mapping[int, Row] | None, asked: float, *, array: bool
+    attempt: OpenAttempt,
+    evidence: Evidence,
+    listed: Mapping[int, Row] | None,
+    asked: float,
+    *,
+    token: str,
+    array: bool,
 ) -> _Look:
     """Put together what a folder and a queue say of an attempt. Pure."""
     mark, end = evidence.marks.get(attempt.task), evidence.exits.get(attempt.task)
     row = None if listed is None else listed.get(attempt.task if array else -1)
+    if row is not None and mark is None and not row.is_of(token):
+        # Some give their job another name, but none before it runs: the id is another job's now.
+        row = None
     young = asked < max(attempt.submitted, mark.at if mark else 0.0) + _SLACK
     there = (
         None if listed is None or (row is None and young) else row is not None and row.kind != Listed.ENDED
@@ -128,7 +137,7 @@ def fold_submission(
     with store.reading() as connection:
         attempts = views.open_attempts(connection, one.token)
     asked = queue.at if queue is not None else 0.0
-    looks = [look_at(attempt, evidence, listed, asked, array=array) for attempt in attempts]
+    looks = [look_at(attempt, evidence, listed, asked, token=one.token, array=array) for attempt in attempts]
     _delete_again(store, executor, one, looks)
     now = time.time()
     causes = _causes(executor, one, looks, folder, now, grace)
@@ -138,7 +147,8 @@ def fold_submission(
     )
     with store.writing() as (connection, db):
         for look, verdict in zip(looks, verdicts, strict=True):
-            _fold(db, look, causes.get(look.attempt.task), verdict, now)
+            deleted = look.row is not None and executor.is_deleted(look.row)
+            _fold(db, look, causes.get(look.attempt.task), verdict, now, deleted=deleted)
         views.set_seen(connection, one.token, 0 if changed > (now - _SLACK) * 1e9 else changed)
     return True
 
@@ -151,7 +161,7 @@ def _changed(folder: str) -> int:
 
 
 def _all_there(store: Store, token: str, listed: Mapping[int, Row]) -> bool:
-    there = sum(row.kind != Listed.ENDED for row in listed.values())
+    there = sum(row.kind != Listed.ENDED and row.is_of(token) for row in listed.values())
     with store.reading() as connection:
         return views.open_count(connection, token) == there
 
@@ -226,9 +236,13 @@ def _over(verdict: Verdict) -> bool:
     return verdict.kind is Kind.MISSING
 
 
-def _fold(db: Statements, look: _Look, cause: Cause | None, verdict: Verdict, now: float) -> None:
+def _fold(
+    db: Statements, look: _Look, cause: Cause | None, verdict: Verdict, now: float, *, deleted: bool
+) -> None:
     attempt, mark, end = look.attempt, look.mark, look.end
     key = Key(attempt.batch_id, attempt.job_index, attempt.n)
+    if deleted:
+        db.run("attempt_reason", **key._asdict(), reason="cancelled")
     if verdict.kind in {Kind.ENDED, Kind.MISSING}:
         rss = (end and end.max_rss) or (cause and cause.max_rss) or None
         ended = (
@@ -274,7 +288,7 @@ def send_closers(
             notes.append(
                 f"batch {batch_id} goes on with the next pass only, because its closer could not be sent: {error}"
             )
-    stranded = len(closers) < len(carried)
+    stranded = False
     try:
         if closers:
             queue = _asked_since(store, config, executor, began)

@@ -10,6 +10,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from paraschut.errors import JobError
 
@@ -74,6 +75,7 @@ def parse_size(value: object) -> int:
     return size
 
 
+@lru_cache(1000)  # of thousands of jobs, most ask for the same
 def _size_of_text(text: str) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     if match is None or ((match[3] or "").lower() == "ib" and not match[2]):
@@ -101,6 +103,7 @@ def parse_time(value: object) -> float:
     return seconds
 
 
+@lru_cache(1000)
 def _time_of_text(text: str) -> float | None:
     # Parts above 59 are fine, as they are for the schedulers: 00:90:00 is an hour and a half.
     if match := _DAYS.fullmatch(text) or _CLOCK.fullmatch(text):

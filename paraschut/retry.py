@@ -22,6 +22,8 @@ REQUEUED = "requeued"
 CANCELLED = "cancelled"
 #: Seconds that no pause exceeds.
 LONGEST_PAUSE = 3600.0
+#: Seconds to a multiple of which the time is rounded up that a scheduler is told.
+_STEPS = (1, 2, 5, 10, 30, 60)
 
 #: Keys of ``resources`` that bound memory and time, of all schedulers.
 MEMORY_KEYS = (
@@ -157,6 +159,23 @@ def scaled(value: Any, factor: float) -> Any:
     if match := _UNIT.fullmatch(value.strip()):
         return f"{math.ceil(float(match[1]) * factor)}{match[2]}"
     return None
+
+
+def begin_after(not_before: float, now: float) -> float | None:
+    """Return the time that a scheduler is told for a job that has a pause; None if that is over.
+
+    It is never before the end of the pause, and later by a fifth of what is left at most, so that jobs that ended
+    at about the same time are mostly handed over together.
+
+    Examples
+    --------
+    >>> begin_after(1000.2, 995.0), begin_after(1003.0, 940.0), begin_after(3001.0, 1000.0), begin_after(9.0, 10.0)
+    (1001.0, 1010.0, 3060.0, None)
+    """
+    if not_before <= now:
+        return None
+    step = max((one for one in _STEPS if one * 5 <= not_before - now), default=1)
+    return float(math.ceil(not_before / step) * step)
 
 
 def kept_policy(policy: Policy) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 
@@ -48,6 +49,10 @@ class Facts(NamedTuple):
         How many jobs wait before it for the same machine.
     scheduler : str | None
         What the scheduler says of it.
+    left_by : str | None
+        What the last pass was given that leaves it out, such as ``MinPrior=2``.
+    left_at : float
+        When that pass was made, in epoch seconds.
     """
 
     batch_id: int
@@ -66,6 +71,8 @@ class Facts(NamedTuple):
     goes_on: bool = True
     ahead: int = 0
     scheduler: str | None = None
+    left_by: str | None = None
+    left_at: float = 0.0
 
 
 def reasons(facts: Facts, now: float) -> list[str]:
@@ -86,15 +93,20 @@ def reasons(facts: Facts, now: float) -> list[str]:
         where = f" on {facts.last.host}" if facts.last is not None and facts.last.host else ""
         return [f"It runs{where}."]
     if facts.state == "submit":
-        return _queued(facts)
+        return _queued(facts, now)
     if facts.state != "init":
         return [f"It is in state {facts.state!r}, which is not submitted. Set it to 'init' if it should run."]
     return _held_back(facts, now)
 
 
-def _queued(facts: Facts) -> list[str]:
+def _queued(facts: Facts, now: float) -> list[str]:
     executor = facts.last.executor if facts.last is not None else "its executor"
     found = [f"It was submitted to {executor}, and waits there to start."]
+    if facts.not_before > now:
+        found.append(
+            f"It ended badly and is tried again after a pause: it waits until {_clock(facts.not_before)} "
+            f"({facts.not_before - now:.0f} s from now)."
+        )
     if facts.scheduler:
         found.append(f"The scheduler says: {facts.scheduler}.")
     if facts.ahead:
@@ -143,6 +155,7 @@ def _held_back(facts: Facts, now: float) -> list[str]:
         and last.reason
     ):
         found.append(f"When it was submitted last, it was given back: {last.reason}")
+    found.extend(_left_out(facts))
     if not found:
         found.append(
             "Nothing holds it back: the next pass takes it, unless the Filter or the MinPrior of that pass leaves it out."
@@ -152,6 +165,17 @@ def _held_back(facts: Facts, now: float) -> list[str]:
             "No pass over its whole batch was made yet, so nothing submits it by itself: submit_jobs() does."
         )
     return found
+
+
+def _left_out(facts: Facts) -> list[str]:
+    if facts.left_by is None:
+        return []
+    since = _clock(facts.left_at)
+    return [f"The last submit_jobs was given {facts.left_by}, which leaves it out (since {since})."]
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _begun(sentence: str) -> str:

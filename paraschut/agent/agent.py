@@ -177,6 +177,8 @@ class Agent:
         self._judge_dead(db, gone)
         for row in db.rows("running", host=self.host):
             key = Key(row["BatchID"], row["JobIndex"], row["n"])
+            if row["process"] in self.running:  # its worker has taken several calls
+                continue
             wrapper = Wrapper.adopted(row["process"])
             known_as = f"{row['token']}.{row['task']}"
             self.running[wrapper.process] = Running(
@@ -191,7 +193,7 @@ class Agent:
 
     def _judge_dead(self, db: Statements, gone: set[str]) -> None:
         """Give up the wrappers that were killed; whatever they left behind must not go on unseen."""
-        self._orphans.extend(ends.fold_dead(db, self.host, gone, time.time(), 0))
+        self._orphans.extend(ends.fold_dead(db, self.host, self.folder, gone, time.time(), 0))
         for process in gone:
             if process in self.running:
                 self._rescue_logs(self.running[process])
@@ -274,8 +276,10 @@ class Agent:
         for row in db.rows("cancelled", host=self.host):
             # By its process: a worker may be at another job than the one that it was told.
             running = self.running.get(row["process"])
-            if running is not None and running.killed_at is None:
-                running.doomed = True
+            if running is None or running.killed_at is not None:
+                continue
+            key = Key(row["BatchID"], row["JobIndex"], row["n"])
+            running.doomed |= ends.is_at(db, self.folder, row["process"], key)
 
     def _take_waiting(self, db: Statements, starts: list[tuple[Running, dict[str, Any]]]) -> int:
         """Commit the next jobs to wrappers; return how many wait on (as many as there are workers, at most)."""

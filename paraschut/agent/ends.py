@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from paraschut.agent.series import Claim, left_by, stop
 from paraschut.process import boot_id, start_ticks
 from paraschut.reconcile import Found, Kind, judge
+from paraschut.store import calls
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt
 
 
@@ -51,9 +53,11 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or not isinstance(line.get("process"), str):
         return None
-    return line if line.get("not_started") or line.keys() >= _WHOLE else None
+    return line if line.get("not_started") or line.keys() >= _LEFT or line.keys() >= _WHOLE else None
 
 
+#: What a line has that tells of calls that a worker leaves to others.
+_LEFT = {"process", "done", "not_begun"}
 #: What a line has that tells of an end.
 _WHOLE = {"process", "key", "token", "code", "signal", "started", "ended", "max_rss", "cpu"}
 
@@ -66,26 +70,28 @@ def fold(db: Statements, host: str, lines: Iterable[dict[str, Any]]) -> list[Fol
             _give_back(db, line["process"], host)
             folded.append(Folded(line["process"], None))
             continue
+        if "done" in line:  # it runs on
+            fold_left(db, line["process"], line["done"], line["not_begun"])
+            continue
         key = Key(*line["key"])
         ended = Ended(
             line["started"], line["ended"], line["code"], line["signal"], line["max_rss"], line["cpu"]
         )
-        if "before" in line:
-            _fold_worker(db, line, ended)
-        else:
-            fold_end(db, key, line["token"], ended)
+        fold_end(db, key, line["token"], ended)
         folded.append(Folded(line["process"], key))
     return folded
 
 
-def _fold_worker(db: Statements, line: dict[str, Any], ended: Ended) -> None:
-    """Fold the end of a job that a worker had taken by itself; if it died between two, of whichever it was at."""
-    for given in filter(None, (line["key"], line["before"])):
-        key = Key(*given)
-        row = db.row("job_and_reason", **key._asdict())
-        # It meant to take a job, and had not, if that is not in its name.
-        if row is not None and str(row["process"]).rpartition(":")[0] == line["process"]:
-            fold_end(db, key, line["token"], ended)
+def fold_left(db: Statements, process: str, done: Iterable[dict[str, Any]], not_begun: Iterable[Any]) -> None:
+    """Fold what a worker has left to others: what came of calls, and calls that it had taken and not begun."""
+    for one in done:
+        key = Key(*one["key"])
+        row = db.row("read_attempt", **key._asdict())
+        if row is not None and row["token"] == one["token"]:
+            calls.settle(db, key, calls.from_json(one["outcome"]), Ended(*one["ended"]))
+    for given in not_begun:
+        claim = Claim(*given)
+        calls.give_back(db, Key(*claim.key), f"{process}:{boot_id()}", claim.started)
 
 
 def fold_end(db: Statements, key: Key, token: str, ended: Ended) -> None:
@@ -111,6 +117,17 @@ def _give_back(db: Statements, process: str, host: str) -> None:
             db.run("job_not_started", **key._asdict())
 
 
+def is_at(db: Statements, folder: str, process: str, key: Key) -> bool:
+    """Return whether the process is at a job that is to end; one that it has taken and not begun is given back.
+
+    Its worker begins no other call from then on, so that what ends this one does not hit the next.
+    """
+    name = process.rpartition(":")[0]
+    is_at_it, not_begun = stop(folder, name, key)
+    fold_left(db, name, (), not_begun)
+    return is_at_it
+
+
 def is_alive(process: str) -> bool:
     """Return whether the wrapper of that name still runs on this machine."""
     pid, ticks, boot = process.split(":")
@@ -122,13 +139,20 @@ def dead(db: Statements, host: str) -> set[str]:
     return {row["process"] for row in db.rows("running", host=host) if not is_alive(row["process"])}
 
 
-def fold_dead(db: Statements, host: str, gone: Container[str], now: float, grace: float) -> list[str]:
+def fold_dead(
+    db: Statements, host: str, folder: str, gone: Iterable[str], now: float, grace: float
+) -> list[str]:
     """Judge the attempts whose wrapper is gone without a line; return the ids of those found missing.
 
     ``gone`` was found before the lines were read: a wrapper writes its line before it goes. One that is killed
-    takes its word with it; and so does a reboot.
+    takes its word with it; and so does a reboot. What its worker had made or not begun is told by its file, in the
+    agent's ``folder``.
     """
     missing = []
+    for process in gone:
+        name, _, boot = process.rpartition(":")
+        if boot == boot_id():
+            fold_left(db, name, *left_by(folder, name))
     for row in db.rows("running", host=host):
         if row["process"] not in gone:
             continue

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from paraschut.command import command_of, job_variables
+from paraschut.command import FUNCTION_PROGRAM, command_of, job_variables
 from paraschut.paths import Paths
 from paraschut.process import boot_id, start_ticks
 from paraschut.store.runtime import Key
@@ -30,7 +30,7 @@ class Kind(NamedTuple):
             return None
         words = str(json.loads(row["metadata"])["script"])
         parts = shlex.split(words) if words.startswith("exec ") else []
-        if parts[2:] != ["-P", _FUNCTIONS] or len(words) > _LONG:
+        if parts[2:] != ["-P", FUNCTION_PROGRAM] or len(words) > _LONG:
             return None  # somebody has given it another script
         text = json.dumps({**environment, "PARASCHUT_INDEX": index})
         return cls(parts[1], row["environment"], text) if len(text) < _LONG else None
@@ -41,8 +41,6 @@ class Kind(NamedTuple):
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: What a function job runs where there is no agent.
-_FUNCTIONS = os.path.join(_PACKAGE, "_run.py")
 #: Found wherever the package lies; last, so that it hides nothing of the user's.
 _ZYGOTE = f"import sys; sys.path.append({os.path.dirname(_PACKAGE)!r}); from paraschut.agent.zygote import main; main()"
 #: Characters that fit into one message to the launcher.

@@ -5,16 +5,15 @@ jobs as any wrapper is, and writes down how each ended. A job by itself gets a f
 share a **worker**, which keeps what it has imported until a module is edited, it has made many calls, or dies. This
 process has one thread, no connection and no module of the user's, so its forks are safe.
 
-A worker whose call was short and silent takes the next one of its batch by itself, in the transaction that writes
-the result: as long as it is the very next job that waits on this machine, asks for the same, and nobody asked for
-anything to end. What it is at stands in a piece of memory that both share, so that this process can name the job
-if the worker dies.
+A worker whose calls are short and silent takes the next ones of its batch by itself, in the transaction that writes
+the results: as long as they are the very next jobs that wait on this machine, ask for the same, and nobody asked for
+anything to end. What it is at stands in a file that both share (``agent.series``), so that this process can name the
+job if the worker dies, and hand over what it leaves behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -26,10 +25,13 @@ import time
 from typing import Any, NoReturn
 
 from paraschut.agent import launcher
-from paraschut.agent.launcher import HEADER, NAMELESS, Log
+from paraschut.agent.launcher import NAMELESS, Log
+from paraschut.agent.series import Claim, Left, Series, path_of
 
 #: Calls after which a worker gives way to a new one.
 MANY_CALLS = 1000
+#: Milliseconds that a call may take before what waits behind it is handed over.
+PATIENCE = 25
 #: Seconds that a call may take whose worker takes the next one by itself.
 SHORT = 0.05
 
@@ -44,7 +46,12 @@ def main() -> None:
     me = launcher.process()
     folder = os.path.dirname(ends)
     modules = _preload()
-    zygote = Zygote(agent, modules, [Log(os.path.join(folder, f"log.{me}.{number}")) for number in (1, 2)])
+    zygote = Zygote(
+        agent,
+        modules,
+        [Log(os.path.join(folder, f"log.{me}.{number}")) for number in (1, 2)],
+        Series(path_of(folder, me), make=True),
+    )
     while True:
         spec = launcher.receive(agent)
         if not spec:
@@ -132,12 +139,15 @@ class Zygote:
         What was imported before there was any job.
     logs : list[Log]
         The two logs of the job that runs.
+    series : Series
+        What the worker is at.
     """
 
-    def __init__(self, agent: socket.socket, modules: Modules, logs: list[Log]) -> None:
+    def __init__(self, agent: socket.socket, modules: Modules, logs: list[Log], series: Series) -> None:
         self.agent = agent
         self.modules = modules
         self.logs = logs
+        self.series = series
         self.worker: Worker | None = None
 
     def run(self, spec: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +157,7 @@ class Zygote:
         processors = launcher.take_processors(spec["cpus"], spec["processors"])
         spec["affinity"] = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         told = {"key": spec["key"], "token": spec["token"]}
+        self.series.begin(Claim(tuple(spec["key"]), spec["token"], -1, 0.0))
         try:
             if spec["function"]["warm"]:
                 told |= self._in_worker(spec)
@@ -181,7 +192,7 @@ class Zygote:
             self.end_worker()
         while True:
             if self.worker is None:
-                self.worker = Worker.forked(self.agent, self.modules, spec["key"][0])
+                self.worker = Worker.forked(self.agent, self.modules, self.series, spec["key"][0])
             if self.worker.told(spec, self.logs):
                 break
             self.end_worker()
@@ -189,18 +200,20 @@ class Zygote:
         if answer == {"again": True}:  # a module was edited: a new worker imports it as it is now
             self.end_worker()
             return self._in_worker(spec)
-        current = self.worker.current.read()
-        for log, path in zip(self.logs, current["logs"], strict=True):
+        last = self.series.last()
+        for log, path in zip(self.logs, _logs(spec, last), strict=True):
             log.path = path if not log.named else log.path
-        told = {"key": current["key"], "token": current["token"], "before": current.get("before")}
         if answer is None:
             pid = self.worker.pid
             self.worker.channel.close()
             self.worker = None
-            return told | _ended(pid)
-        if answer.pop("bye"):
-            self.end_worker()
-        return told | answer
+            answer = _ended(pid)
+            tell(spec, self.series.take(all_of_it=True))
+        else:
+            tell(spec, self.series.take())
+            if answer.pop("bye"):
+                self.end_worker()
+        return {"key": list(last.key), "token": last.token, **answer}
 
     def end_worker(self) -> None:
         """Let the worker go."""
@@ -215,6 +228,8 @@ class Zygote:
     def end(self) -> None:
         """Leave nothing behind."""
         self.end_worker()
+        with contextlib.suppress(OSError):
+            os.unlink(self.series.path)
         for log in self.logs:
             log.remove()
 
@@ -233,79 +248,6 @@ def _ended(child: int) -> dict[str, Any]:
     }
 
 
-class Current:
-    """What a worker is at, in memory that it shares with the zygote: two flags, and which job it is.
-
-    The flags say that the worker is between two calls, and that the zygote gave the logs their names. Each looks at
-    them and changes its own only while it holds a lock on them, so that no log gets the name of another job.
-    """
-
-    _MOVES, _NAMED, _TEXT = 0, 1, 2
-
-    def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.descriptor = os.memfd_create("paraschut")
-        else:
-            import tempfile
-
-            self.descriptor = os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
-
-    def read(self) -> dict[str, Any]:
-        """Return what was written last."""
-        size = int(os.pread(self.descriptor, HEADER, self._TEXT), 16)
-        found: dict[str, Any] = json.loads(os.pread(self.descriptor, size, self._TEXT + HEADER))
-        return found
-
-    def write(self, what: dict[str, Any]) -> None:
-        """Write down what the worker is at."""
-        data = json.dumps(what).encode()
-        os.pwrite(self.descriptor, b"%08x" % len(data) + data, self._TEXT)
-
-    def begin(self, what: dict[str, Any]) -> None:
-        """Write down what the worker will be at first."""
-        os.pwrite(self.descriptor, b"--", 0)
-        self.write(what)
-
-    def _flags(self) -> bytes:
-        return os.pread(self.descriptor, self._TEXT, 0)
-
-    def moves(self) -> bool:
-        """Say that the worker is between two calls; return whether it may take another, its logs having no name."""
-        fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
-        try:
-            if self._flags()[self._NAMED :] == b"n":
-                return False
-            os.pwrite(self.descriptor, b"m", self._MOVES)
-        finally:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-        return True
-
-    def moved(self) -> None:
-        """Say that the worker is at what was written last."""
-        os.pwrite(self.descriptor, b"-", self._MOVES)
-
-    def name(self, logs: list[Log]) -> bool:
-        """Name the logs of a call that has taken a while; return whether that was done."""
-        try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        try:
-            if self._flags()[: self._NAMED] == b"m":
-                return False
-            current = self.read()
-            if time.monotonic() - current["at"] < NAMELESS / 1000:
-                return False
-            for log, path in zip(logs, current["logs"], strict=True):
-                log.path = path
-                with contextlib.suppress(OSError):
-                    log.name()
-            os.pwrite(self.descriptor, b"n", self._NAMED)
-        finally:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-        return True
-
-
 class Worker:
     """The process that makes the calls of one batch, seen from the zygote.
 
@@ -315,17 +257,16 @@ class Worker:
         It is told its jobs there, and answers.
     """
 
-    def __init__(self, pid: int, batch: int, channel: socket.socket, current: Current) -> None:
+    def __init__(self, pid: int, batch: int, channel: socket.socket, series: Series) -> None:
         self.pid = pid
         self.batch = batch
         self.channel = channel
-        self.current = current
+        self.series = series
 
     @classmethod
-    def forked(cls, agent: socket.socket, modules: Modules, batch: int) -> Worker:
+    def forked(cls, agent: socket.socket, modules: Modules, series: Series, batch: int) -> Worker:
         """Fork one."""
         mine, theirs = socket.socketpair()
-        current = Current()
         pid = os.fork()
         if pid == 0:
             agent.close()
@@ -333,14 +274,13 @@ class Worker:
             _be_a_job()
             from paraschut.agent.worker import work
 
-            work(theirs, current, modules)
+            work(theirs, series, modules)
             sys.exit()
         theirs.close()
-        return cls(pid, batch, mine, current)
+        return cls(pid, batch, mine, series)
 
     def told(self, spec: dict[str, Any], logs: list[Log]) -> bool:
         """Tell it a job; return False if it is gone."""
-        self.current.begin(at(spec["key"], spec["token"], spec["logs"]))
         data = json.dumps(spec).encode()
         try:
             socket.send_fds(self.channel, [b"%08x" % len(data)], [log.descriptor for log in logs])
@@ -352,7 +292,8 @@ class Worker:
     def answer(self, agent: socket.socket, spec: dict[str, Any], logs: list[Log]) -> dict[str, Any] | None:
         """Wait for the end of what it was told; None if it died.
 
-        Meanwhile logs of calls that take longer get their names, and if the agent dies, the next one is started.
+        Meanwhile what waits behind a call that takes longer is handed over, its logs get their names, and if the agent
+        dies, the next one is started.
         """
         died = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
         poll = select.poll()
@@ -360,7 +301,7 @@ class Worker:
         poll.register(agent, select.POLLHUP)
         if died >= 0:
             poll.register(died, select.POLLIN)
-        patience: int | None = NAMELESS
+        patience: int | None = PATIENCE
         try:
             while True:
                 events = dict(poll.poll(patience))
@@ -372,22 +313,37 @@ class Worker:
                     poll.unregister(agent)
                     if launcher.lock_is_free(spec["lock"]):
                         launcher.start_agent(spec["agent"])
-                elif self.current.name(logs):
-                    patience = None
+                else:
+                    if tell(spec, self.series.take(longer=PATIENCE / 1000)):
+                        with contextlib.suppress(OSError):
+                            agent.send(b".")
+                    if self.series.name(NAMELESS / 1000, lambda claim: _name(logs, _logs(spec, claim))):
+                        patience = None
         finally:
             if died >= 0:
                 os.close(died)
 
 
-def at(key: list[int], token: str, logs: list[str], before: list[int] | None = None) -> dict[str, Any]:
-    """Return what a worker is at, as it stands in the shared memory."""
-    return {
-        "key": key,
-        "token": token,
-        "logs": logs,
-        "before": before,
-        "at": time.monotonic(),
-    }
+def _logs(spec: dict[str, Any], claim: Claim) -> list[str]:
+    """Return the logs of a call."""
+    folder = os.path.dirname(spec["logs"][0])
+    _, job_index, n = claim.key
+    return [os.path.join(folder, f"{job_index}.{n}.{suffix}") for suffix in ("out", "err")]
+
+
+def _name(logs: list[Log], paths: list[str]) -> None:
+    for log, path in zip(logs, paths, strict=True):
+        log.path = path
+        with contextlib.suppress(OSError):
+            log.name()
+
+
+def tell(spec: dict[str, Any], left: Left) -> bool:
+    """Write down what a worker leaves to others; return whether there was anything."""
+    if left.done or left.not_begun:
+        me = launcher.process()
+        launcher.append_surely(spec["ends"], {"process": me, "done": left.done, "not_begun": left.not_begun})
+    return bool(left.done or left.not_begun)
 
 
 def _be_a_job() -> None:

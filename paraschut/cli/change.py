@@ -20,12 +20,14 @@ from paraschut.cli.parts import (
     jobs_of,
     json_option,
     named,
+    offer_states,
     open_index,
     plural,
     put_json,
     selector,
+    selector_argument,
     selectors_argument,
-    states_option,
+    state_option,
     whole,
     yes_option,
 )
@@ -34,11 +36,11 @@ _FINISHED = ("complete", "collected")
 _UNFINISHED = ("init", "submit", "run", "spawn")
 
 
-def _refuse_nothing(selectors: tuple[Selector, ...], other: object, option: str) -> tuple[Selector, ...]:
-    """Return selectors, all batches if only an option chooses; refuse a command that names nothing at all."""
-    if not selectors and not other:
+def _refuse_nothing(selectors: tuple[Selector, ...], condition: str) -> tuple[Selector, ...]:
+    """Return selectors, all batches if only a condition chooses; refuse a command that names nothing at all."""
+    if not selectors and not condition:
         raise click.UsageError(
-            f"Say which jobs: a SELECTOR (last, all, BATCH, BATCH:JOB), or {option}, or both."
+            "Say which jobs: a SELECTOR (last, all, BATCH, BATCH:JOB), --state or --filter, or several of these."
         )
     return selectors or (Selector("all"),)
 
@@ -57,9 +59,16 @@ def _indices(chosen: Sequence[Chosen]) -> dict[str, list[int]]:
 
 @click.command(cls=Verbatim)
 @selectors_argument(selector, "[SELECTOR]...")
-@click.option("--state", metavar="STATE", default="init", help="The new state; default: init.")
+@click.option(
+    "--to",
+    "state",
+    metavar="STATE",
+    default="init",
+    shell_complete=offer_states,
+    help="The new state; default: init.",
+)
 @click.option("--all-states", is_flag=True, help="Also jobs that are complete or collected.")
-@states_option()
+@state_option
 @filter_option("Only jobs that meet it.")
 @yes_option
 @json_option
@@ -80,7 +89,7 @@ def reset(
     For example:
 
       paraschut reset 20260101000000:1,3-8
-      paraschut reset last --in missing --yes
+      paraschut reset last --state missing --yes
 
     --json: an object with count (how many jobs were changed), state, and jobs
     (those that were chosen: an object of BatchID to a list of JobIndex).
@@ -88,7 +97,7 @@ def reset(
     from paraschut import set_batch_field
 
     condition = in_these_states(condition, only)
-    selectors = _refuse_nothing(selectors, condition, "--filter")
+    selectors = _refuse_nothing(selectors, condition)
     left_alone = [state] if all_states else [*_FINISHED, state]
     with open_index() as store:
         chosen = in_states(choose(store, selectors, condition), lambda one: one not in left_alone)
@@ -103,12 +112,13 @@ def reset(
 @click.command(cls=Verbatim)
 @selectors_argument(selector, "[SELECTOR]...")
 @click.option(
-    "--state",
+    "--to",
+    "state",
     metavar="STATE",
     default="held",
     help="What becomes of the jobs: held, the default, so that nothing sends them again, or init.",
 )
-@states_option()
+@state_option
 @filter_option("Only jobs that meet it.")
 @yes_option
 @json_option
@@ -128,14 +138,14 @@ def cancel(
     For example:
 
       paraschut cancel last
-      paraschut cancel 20260101000000:7 --state init --yes
+      paraschut cancel 20260101000000:7 --to init --yes
 
     --json: an object as of "paraschut reset".
     """
     from paraschut import qdel_batch
 
     condition = in_these_states(condition, only)
-    selectors = _refuse_nothing(selectors, condition, "--filter")
+    selectors = _refuse_nothing(selectors, condition)
     with open_index() as store:
         chosen = in_states(
             choose(store, selectors, condition), lambda one: one in _UNFINISHED and one != state
@@ -150,10 +160,20 @@ def cancel(
 
 @click.command(cls=Verbatim)
 @selectors_argument(whole, "[BATCH]...")
-@click.option("--state", metavar="STATE", help="Only batches whose jobs are all in this state.")
+@click.option(
+    "--state",
+    "only",
+    metavar="STATE",
+    multiple=True,
+    shell_complete=offer_states,
+    help="Only batches whose jobs are all in this state. May be given several times, or as a,b.",
+)
+@filter_option("Only batches whose jobs all meet it.")
 @yes_option
 @json_option
-def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool, as_json: bool) -> None:
+def remove(
+    selectors: tuple[Selector, ...], only: tuple[str, ...], condition: str, yes: bool, as_json: bool
+) -> None:
     """Remove batches for good.
 
     Their jobs, their history, their scripts, data and logs. What still runs is
@@ -169,9 +189,13 @@ def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool, as_jso
     """
     from paraschut import remove_batch
 
-    selectors = _refuse_nothing(selectors, state, "--state")
+    condition = in_these_states(condition, only)
+    selectors = _refuse_nothing(selectors, condition)
     with open_index() as store:
-        chosen = [one for one in choose(store, selectors) if state is None or set(one.states) == {state}]
+        chosen = choose(store, selectors)
+        if condition:
+            meeting = {one.batch_id: len(one.indices) for one in choose(store, selectors, condition)}
+            chosen = [one for one in chosen if meeting.get(one.batch_id) == len(one.indices)]
     count, line = 0, "There is nothing to remove: no such batch."
     batches = [one.batch_id for one in chosen]
     if chosen:
@@ -183,7 +207,7 @@ def remove(selectors: tuple[Selector, ...], state: str | None, yes: bool, as_jso
 
 # A number below 0 would be taken for an option otherwise.
 @click.command(cls=Verbatim, context_settings={"ignore_unknown_options": True})
-@click.argument("batch", metavar="BATCH", type=whole)
+@selector_argument("batch", "BATCH", whole)
 @click.argument("by", metavar="BY", type=float)
 @json_option
 def boost(batch: Selector, by: float, as_json: bool) -> None:

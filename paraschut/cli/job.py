@@ -113,7 +113,7 @@ Options:
 _ELSEWHERE = {
     "info": "'paraschut info BATCH:JOB' prints the dict of any job.",
     "progress": "Only a job itself knows how far it is.",
-    "complete": "'paraschut reset BATCH:JOB --state complete' sets the state of any job.",
+    "complete": "'paraschut reset BATCH:JOB --to complete' sets the state of any job.",
     "requeue": "'paraschut reset BATCH:JOB' sets any job back to 'init'.",
 }
 

@@ -20,10 +20,11 @@ from paraschut.cli.parts import (
     open_index,
     plural,
     put_json,
-    selector,
+    selector_argument,
     selectors_argument,
-    states_option,
+    state_option,
     whole,
+    words_of,
 )
 from paraschut.errors import JobError, NotFoundError
 from paraschut.look.screen import coloured
@@ -32,20 +33,14 @@ from paraschut.look.summary import parse_spans
 
 @click.command(cls=Verbatim)
 @selectors_argument(whole, "[BATCH]...")
-@click.option(
-    "--display",
-    "states",
-    metavar="STATE",
-    multiple=True,
-    help="Show only jobs in this state, or 'missing'. May be given several times.",
-)
+@state_option
 @filter_option("Show only jobs that meet it.")
 @click.option("--report-missing", is_flag=True, help="Show the end of the error log of each missing job.")
 @click.option("--reset-missing", is_flag=True, help="Set missing jobs back to 'init' first.")
 @json_option
 def queue(
     selectors: tuple[Selector, ...],
-    states: tuple[str, ...],
+    only: tuple[str, ...],
     condition: str,
     report_missing: bool,
     reset_missing: bool,
@@ -58,7 +53,7 @@ def queue(
 
     For example:
 
-      paraschut queue --display run --display missing
+      paraschut queue --state run,missing
       paraschut queue last --filter 'resources.mem = "4gb"'
 
     --json: an object of BatchID to a list of objects, one a job, with the
@@ -73,7 +68,7 @@ def queue(
         Verbose=not as_json,
         ResetMissing=reset_missing,
         ReportMissing=report_missing,
-        Display={word.strip() for given in states for word in given.split(",")} or None,
+        Display=words_of(only) or None,
         Filter=_of_batches(selectors, condition),
     )
     if as_json:
@@ -90,15 +85,9 @@ def queue(
     default=5.0,
     help="Between two looks; default: 5.",
 )
-@click.option(
-    "--display",
-    "states",
-    metavar="STATE",
-    multiple=True,
-    help="Show only jobs in this state, or 'missing'. May be given several times.",
-)
+@state_option
 @filter_option("Show only jobs that meet it.")
-def watch(selectors: tuple[Selector, ...], interval: float, states: tuple[str, ...], condition: str) -> None:
+def watch(selectors: tuple[Selector, ...], interval: float, only: tuple[str, ...], condition: str) -> None:
     """Show where every batch stands, and keep that up to date.
 
     On a screen of its own, which q or Ctrl-C leaves; arrow keys scroll. It ends
@@ -108,14 +97,14 @@ def watch(selectors: tuple[Selector, ...], interval: float, states: tuple[str, .
     For example:
 
       paraschut watch
-      paraschut watch last -n 2 --display run --display missing
+      paraschut watch last -n 2 --state run,missing
     """
     from paraschut import watch as watch_queue
 
     watch_queue(
         interval,
         _of_batches(selectors, condition),
-        Display={word.strip() for given in states for word in given.split(",")} or None,
+        Display=words_of(only) or None,
     )
 
 
@@ -137,7 +126,7 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
 
 
 @click.command(cls=Verbatim)
-@click.argument("which", metavar="SELECTOR", type=selector)
+@selector_argument("which", "SELECTOR")
 @click.option("--stderr", is_flag=True, help="What was written to standard error, not to standard output.")
 @click.option(
     "--attempt",
@@ -159,7 +148,7 @@ def _of_batches(selectors: Sequence[Selector], condition: str) -> str:
 @click.option(
     "--follow", "-f", is_flag=True, help="Go on as the jobs write, until they have ended or Ctrl-C."
 )
-@states_option()
+@state_option
 @filter_option("Only jobs that meet it.")
 def log(
     which: Selector,
@@ -184,7 +173,7 @@ def log(
       paraschut log last:7 --stderr --lines 20
       paraschut log last:7 -f
       paraschut log last --grep 'loss: nan|Traceback'
-      paraschut log all --filter 'failure LIKE "%memory%"' --stderr
+      paraschut log all --state missing --stderr --lines 5
 
     Exit status: as of all commands; and 1 if --grep finds nothing.
     """
@@ -201,7 +190,7 @@ def log(
     if wanted is not None:
         if given or regex or follow or attempt != -1:
             raise click.UsageError(
-                "--grep searches the whole last log: only --stderr and --filter go with it."
+                "--grep searches the whole last log: only --stderr, --state and --filter go with it."
             )
         _grep(which, condition, key, wanted)
         return
@@ -269,7 +258,7 @@ def _with_log(which: Selector, condition: str, attempt: int, number: int) -> dic
 
 
 @click.command(cls=Verbatim)
-@click.argument("which", metavar="BATCH:JOB", type=selector)
+@selector_argument("which", "BATCH:JOB")
 @json_option
 def info(which: Selector, as_json: bool) -> None:
     """Print the dict of a job, with all its fields.
@@ -291,7 +280,7 @@ def info(which: Selector, as_json: bool) -> None:
 
 
 def _job_text(job: Mapping[str, Any]) -> str:
-    from paraschut.look.render import clean
+    from paraschut.look.texts import clean
 
     width = max(map(len, job))
     return "\n".join(
@@ -308,9 +297,12 @@ def _job_text(job: Mapping[str, Any]) -> str:
     default="paraschut-report.html",
     help="The file; default: paraschut-report.html.",
 )
+@state_option
 @filter_option("Only jobs that meet it.")
 @json_option
-def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json: bool) -> None:
+def report(
+    selectors: tuple[Selector, ...], output: str, only: tuple[str, ...], condition: str, as_json: bool
+) -> None:
     """Write an HTML file about what ran, to look at.
 
     A timeline by host, run times, what was asked for and used, throughput,
@@ -325,7 +317,7 @@ def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json
     """
     from paraschut import report as report_on
 
-    path = report_on(path=output, Filter=_of_batches(selectors, condition))
+    path = report_on(path=output, Filter=_of_batches(selectors, in_these_states(condition, only)))
     if as_json:
         put_json({"path": str(path)})
     else:
@@ -333,7 +325,7 @@ def report(selectors: tuple[Selector, ...], output: str, condition: str, as_json
 
 
 @click.command(cls=Verbatim)
-@click.argument("which", metavar="BATCH:JOB", type=selector)
+@selector_argument("which", "BATCH:JOB")
 @json_option
 def history(which: Selector, as_json: bool) -> None:
     """Print the attempts of a job, and what was done to it.
@@ -362,7 +354,7 @@ def history(which: Selector, as_json: bool) -> None:
 
 
 @click.command(cls=Verbatim)
-@click.argument("which", metavar="BATCH:JOB", type=selector)
+@selector_argument("which", "BATCH:JOB")
 @json_option
 def explain(which: Selector, as_json: bool) -> None:
     """Say why a job is not running.

@@ -49,8 +49,8 @@ A SELECTOR names jobs:
   20260101000000:1,3-8  several
   last, last:7          the newest batch, or one of its jobs
   all                   all jobs of all batches
-A BATCH is the same without job indices. --in STATE and --filter CONDITION
-choose among them.
+A BATCH is the same without job indices. --state STATE (also 'missing') and
+--filter CONDITION choose among them.
 
 To have the shell complete commands and options, add to ~/.bashrc (for zsh and
 fish, with zsh_source and fish_source to their own files):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from inspect import cleandoc
 from typing import Any, NamedTuple
 
@@ -12,13 +13,16 @@ import click
 from paraschut.cli import job as job_cli
 from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, ParaschutError
-from paraschut.look.render import clean
+from paraschut.job import STATES
 from paraschut.look.summary import parse_spans
+from paraschut.look.texts import clean
 from paraschut.store import views
 from paraschut.store.store import Store
 
 #: Batches that a question lists.
 _MOST_LISTED = 10
+#: Words that the shell is offered.
+_MOST_OFFERED = 50
 #: Digits of the longest BatchID that SQLite can hold for sure.
 _DIGITS = 18
 #: The states in which an executor has a job.
@@ -242,7 +246,30 @@ def put_json(value: object) -> None:
 
 def selectors_argument(read: Callable[[str], Selector], name: str, *, required: bool = False) -> Decorator:
     """Return the argument that takes selectors."""
-    return click.argument("selectors", metavar=name, nargs=-1, type=read, required=required)
+    return click.argument(
+        "selectors", metavar=name, nargs=-1, type=read, required=required, shell_complete=_offer_batches
+    )
+
+
+def selector_argument(name: str, metavar: str, read: Callable[[str], Selector] = selector) -> Decorator:
+    """Return the argument that takes one selector."""
+    return click.argument(name, metavar=metavar, type=read, shell_complete=_offer_batches)
+
+
+def _offer_batches(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Return how a selector may go on, for the shell: a batch, the newest first."""
+    del context, parameter
+    newest: list[str] = []
+    with suppress(ParaschutError), open_index() as store, store.reading() as connection:
+        newest = [str(batch_id) for batch_id in sorted(views.batches(connection), reverse=True)]
+    return [word for word in ("last", "all", *newest) if word.startswith(begun)][:_MOST_OFFERED]
+
+
+def offer_states(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Return how a state may go on, for the shell."""
+    del context
+    words = STATES if parameter.name == "state" else (*STATES, "missing")
+    return [word for word in words if word.startswith(begun)]
 
 
 def filter_option(text: str) -> Decorator:
@@ -250,15 +277,20 @@ def filter_option(text: str) -> Decorator:
     return click.option("--filter", "condition", metavar="CONDITION", default="", help=text)
 
 
-def states_option() -> Decorator:
-    """Return the option that chooses jobs by their state; :func:`in_these_states` makes a Filter of it."""
-    return click.option(
-        "--in",
-        "only",
-        metavar="STATE",
-        multiple=True,
-        help="Only jobs in this state, or 'missing'. May be given several times.",
-    )
+#: Chooses jobs by their state; :func:`in_these_states` makes a Filter of it.
+state_option = click.option(
+    "--state",
+    "only",
+    metavar="STATE",
+    multiple=True,
+    shell_complete=offer_states,
+    help="Only jobs in this state, or 'missing'. May be given several times, or as a,b.",
+)
+
+
+def words_of(given: Iterable[str]) -> list[str]:
+    """Return the states that are given, one a word or several with commas between them."""
+    return [word.strip() for one in given for word in one.split(",") if word.strip()]
 
 
 def in_these_states(condition: str, states: Iterable[str]) -> str:
@@ -269,7 +301,7 @@ def in_these_states(condition: str, states: Iterable[str]) -> str:
     >>> in_these_states("n > 3", ["run,missing"])
     "(n > 3\n) AND (state IN ('run') OR failure IS NOT NULL)"
     """
-    words = [word.strip() for given in states for word in given.split(",") if word.strip()]
+    words = words_of(states)
     if not words:
         return condition
     texts = ", ".join("'" + word.replace("'", "''") + "'" for word in words if word != "missing")

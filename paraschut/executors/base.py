@@ -87,6 +87,8 @@ class Submission:
     warned_after: float | None = None
     #: The batch that a closer is to go on with, because these jobs do not.
     carries: int | None = None
+    #: When they may start at the earliest, in epoch seconds; None: at once.
+    begin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ class JobExecutor(ABC):
     index_is_queue: ClassVar[bool] = False
     #: Whether a job learns its id only when it starts, from the scheduler.
     ids_come_late: ClassVar[bool] = False
+    #: Whether jobs can be handed over with a time before which they do not start.
+    begins: ClassVar[bool] = False
     #: The number of the first task of a submission.
     first_task: ClassVar[int] = 0
 

@@ -7,6 +7,7 @@ words mean (tables). All commands go through ``run_command``.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -98,6 +99,8 @@ class ClusterJobExecutor(JobExecutor):
     name_flags: ClassVar[frozenset[str]] = frozenset()
     #: Options that say whether a job may be started again: those in a script win over what we say ourselves.
     restart_flags: ClassVar[frozenset[str]] = frozenset()
+    #: What the command that submits says when it is refused and tries again by itself.
+    tries_again: ClassVar[re.Pattern[str] | None] = None
     #: Whether an option of one letter may have its value right behind it.
     joined: ClassVar[bool] = True
     #: The shell that finds the task that a script was started for.
@@ -147,6 +150,19 @@ class ClusterJobExecutor(JobExecutor):
         tasks : range | None
             The numbers of a job array's tasks; None for a plain job.
         """
+
+    def begin_flags(self, at: float) -> list[str]:
+        """Return the flags of a submission whose jobs start at a time (epoch seconds), or later.
+
+        Only asked of a subclass that says that it ``begins`` jobs so; the others get them when the time has come.
+        """
+        del at
+        raise ExecutorError(f"{self.name} cannot be told when a job may start.")
+
+    def why_pending(self, cluster_id: str) -> str:
+        """Return more of why a job waits than the scheduler's queue says; unless a subclass knows more, nothing."""
+        del cluster_id
+        return ""
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the command that submits a script that starts when jobs have ended in whatever way; without any, at once.
@@ -199,6 +215,11 @@ class ClusterJobExecutor(JobExecutor):
         """Return what the scheduler knows of tasks that have ended, from its queue, accounting and logs."""
         del cluster_id, tasks, folder
         return {}
+
+    def is_deleted(self, row: Row) -> bool:
+        """Return whether a line of the queue says that somebody has deleted these tasks."""
+        del row
+        return False
 
     def qstat(self, cluster_id: str) -> dict[str, Any]:
         """Return what the scheduler says of one task; unless a subclass knows more, its line in the queue."""
@@ -321,7 +342,10 @@ class ClusterJobExecutor(JobExecutor):
         restarts, _ = cluster_script.picked(
             [*self._directive_words(first)], self.restart_flags, joined=self.joined
         )
-        answer = run_command([*command, *restarts, *others, path], self.timeout, cwd=folder)
+        begin = [] if submission.begin is None else self.begin_flags(submission.begin)
+        answer = run_command(
+            [*command, *begin, *restarts, *others, path], self.timeout, cwd=folder, enough=self.tries_again
+        )
         return self._submitted(command[0], answer, array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
@@ -388,7 +412,7 @@ class ClusterJobExecutor(JobExecutor):
         waits_for = submissions if after is None else after
         ids = [self.job_of(one.cluster_id) for one in waits_for if one.cluster_id is not None]
         command = self.closer_command(path, name_of("closer", first.token), ids)
-        answer = run_command([*command, *flags, path], self.timeout, cwd=folder)
+        answer = run_command([*command, *flags, path], self.timeout, cwd=folder, enough=self.tries_again)
         return self._submitted(command[0], answer, array=False)
 
     def will_start(self, row: Row | None, *, held: bool) -> bool:
@@ -500,6 +524,11 @@ def words_of(options: object) -> list[str]:
     if isinstance(options, (list, tuple)) and all(isinstance(word, str) for word in options):
         return list(options)
     raise JobError(f"its options are {options!r}; they must be a text of flags, or a list of words.")
+
+
+def begin_option(at: float) -> list[str]:
+    """Return the option of qsub for a time before which a job does not start, in the time of this machine."""
+    return ["-a", time.strftime("%Y%m%d%H%M.%S", time.localtime(math.ceil(at)))]
 
 
 def name_of(label: str, token: str) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors.cluster import Cause, ClusterJobExecutor, TooManyError, UnreachableError, words
+from paraschut.executors.cluster import (
+    Cause,
+    ClusterJobExecutor,
+    TooManyError,
+    UnreachableError,
+    begin_option,
+    words,
+)
 from paraschut.executors.queue import Kind, Row, ranges
 from paraschut.executors.run import Answer, run_command, user_name
 from paraschut.resources import GENERIC, needs_of
@@ -66,6 +73,7 @@ class PBSJobExecutor(ClusterJobExecutor):
     """
 
     name: ClassVar[str] = "pbs"
+    begins: ClassVar[bool] = True
     commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
     prefix: ClassVar[str] = "#PBS"
     ours: ClassVar[frozenset[str]] = words("-J: -o: -e: -j: -k: -N: -V -v: -I -X -z -S: -C:")
@@ -115,6 +123,10 @@ class PBSJobExecutor(ClusterJobExecutor):
         file = f"{log}/{'0' if tasks is None else '^array_index^'}.log"
         array = ["-r", "n"] if tasks is None else ["-J", f"{tasks.start}-{tasks.stop - 1}"]
         return ["qsub", "-N", name, "-S", "/bin/sh", "-j", "oe", "-o", file, "-W", "umask=022", *array]
+
+    def begin_flags(self, at: float) -> list[str]:
+        """Return ``-a``, in the time of this machine."""
+        return begin_option(at)
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the qsub command of a closer."""

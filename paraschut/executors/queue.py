@@ -41,6 +41,14 @@ class Row(NamedTuple):
     reason: str
     name: str
 
+    def is_of(self, token: str) -> bool:
+        """Return whether it has the name of a submission; also if the scheduler tells no names."""
+        return not self.name or self.name.endswith(f".{token}")
+
+
+#: What the name of each of our own jobs ends in.
+_TOKEN = re.compile(r"\.[0-9a-f]{16}\Z")
+
 
 class Queue:
     """One answer of a scheduler: all jobs of this user.
@@ -72,11 +80,12 @@ class Queue:
         Parameters
         ----------
         token : str
-            What its name ends in: a scheduler that lost its memory may give an id out again, to another job.
+            What its name ends in: a scheduler that lost its memory may give an id out again, to another job. What
+            has no such name at all is left in: some jobs give themselves another (``Row.is_of``).
         """
         found: dict[int, Row] = {}
         for row in self._by_job.get(job, ()):
-            if token and row.name and not row.name.endswith(f".{token}"):
+            if token and not row.is_of(token) and _TOKEN.search(row.name):
                 continue
             for number in expanded(row.tasks) if row.tasks else (-1,):
                 # A task that was started again may be listed twice: what has not ended counts.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -38,6 +40,10 @@ def user_name() -> str:
         return str(os.geteuid())
 
 
+#: Seconds between two looks at what a command said that may have given up: less than sbatch's first pause.
+_LOOK = 0.4
+
+
 class Answer(NamedTuple):
     """What a command printed, and its exit code."""
 
@@ -63,6 +69,7 @@ def run_command(
     cwd: str | None = None,
     environ: Mapping[str, str] | None = None,
     more: Mapping[str, str] | None = None,
+    enough: re.Pattern[str] | None = None,
 ) -> Answer:
     """Run a scheduler's command to its end.
 
@@ -76,6 +83,9 @@ def run_command(
         What the variables that it gets are taken from; None: this process's.
     more : Mapping[str, str] | None
         Variables that it gets as well.
+    enough : re.Pattern[str] | None
+        Words of a command that tries again by itself, for minutes: it is killed when it has said them, while it
+        pauses, and has failed.
 
     Raises
     ------
@@ -101,7 +111,7 @@ def run_command(
             f"in PATH?"
         ) from error
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = _ended(process, timeout, enough)
     except subprocess.TimeoutExpired:
         _kill(process)
         raise NoAnswerError(
@@ -112,6 +122,21 @@ def run_command(
         _kill(process)
         raise
     return Answer(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _ended(
+    process: subprocess.Popen[bytes], timeout: float, enough: re.Pattern[str] | None
+) -> tuple[bytes, bytes]:
+    """Return what a command printed until its end, or until it said enough."""
+    deadline = time.monotonic() + timeout
+    while enough is not None and deadline - time.monotonic() > _LOOK:
+        try:
+            return process.communicate(timeout=_LOOK)
+        except subprocess.TimeoutExpired as waits:
+            if enough.search((waits.stderr or b"").decode(errors="replace")):
+                _kill(process)
+                return waits.output or b"", waits.stderr or b""
+    return process.communicate(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

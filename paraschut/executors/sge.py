@@ -15,6 +15,7 @@ from paraschut.executors.cluster import (
     ClusterJobExecutor,
     TooManyError,
     UnreachableError,
+    begin_option,
     words,
 )
 from paraschut.executors.queue import Kind, Row, ranges
@@ -22,7 +23,7 @@ from paraschut.executors.run import Answer, run_command, user_name
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(
-    r"jobs are allowed per user|max_u_jobs|max_jobs|more than \d+ (jobs|tasks)|tasks? (are|is) allowed",
+    r"jobs are allowed per (user|cluster)|max_u_jobs|max_jobs|more than \d+ (jobs|tasks)|tasks? (are|is) allowed",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(
@@ -32,6 +33,8 @@ _UNCLEAR = re.compile(r"read error|timeout|timed out|failed receiving gdi", re.I
 #: Codes of ``failed`` in sge_status(5), as qacct gives them.
 _FAILED_LIMIT, _FAILED_AFTER = 37, 100
 _BY_SIGNAL = 128
+#: Reasons why a job waits that are shown: there may be one for each host.
+_MOST_REASONS = 3
 #: What does not belong into the names of logs: qsub takes it for a host, the next path, or a variable.
 _ODD = re.compile(r"[:,$\n]")
 
@@ -68,6 +71,7 @@ class SGEJobExecutor(ClusterJobExecutor):
     """
 
     name: ClassVar[str] = "sge"
+    begins: ClassVar[bool] = True
     commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
     prefix: ClassVar[str] = "#$"
     ours: ClassVar[frozenset[str]] = words(
@@ -148,6 +152,10 @@ class SGEJobExecutor(ClusterJobExecutor):
             *("-wd", "/" if odd else log, *array),
         ]
 
+    def begin_flags(self, at: float) -> list[str]:
+        """Return ``-a``, in the time of this machine."""
+        return begin_option(at)
+
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the qsub command of a closer."""
         del path
@@ -219,12 +227,34 @@ class SGEJobExecutor(ClusterJobExecutor):
             found = {task: found[-1] for task in tasks if -1 in found}
         return {task: cause for task, cause in found.items() if task in tasks}
 
+    def why_pending(self, cluster_id: str) -> str:
+        """Return the scheduling info of ``qstat -j``, where the site has it."""
+        answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
+        return scheduling_info(answer.out) if answer.code == 0 else ""
+
+    def is_deleted(self, row: Row) -> bool:
+        """Return whether tasks are marked for deletion: the accounting only knows the signal that ended them."""
+        return "d" in row.word
+
     def qstat(self, cluster_id: str) -> dict[str, Any]:
         """Return the fields of ``qstat -j`` for a job; empty if Grid Engine no longer knows it."""
         answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
         return (
             dict(re.findall(r"^([\w ()]+?):\s+(.*)$", answer.out, re.MULTILINE)) if answer.code == 0 else {}
         )
+
+
+def scheduling_info(printed: str) -> str:
+    r"""Return what ``qstat -j`` says of why a job waits, in one line.
+
+    Examples
+    --------
+    >>> scheduling_info("job_name:  a\nscheduling info:   queue a is full\n                   queue b is disabled\n")
+    'queue a is full; queue b is disabled'
+    """
+    found = re.search(r"^scheduling info:((?:\s+\S.*$)+)", printed, re.MULTILINE)
+    lines = [line.strip() for line in found[1].splitlines()] if found else []
+    return "; ".join(filter(None, lines[:_MOST_REASONS]))
 
 
 def rows_of(printed: str) -> Iterator[Row]:
@@ -266,6 +296,8 @@ def accounted(printed: str) -> dict[int, Cause]:
         task = _number(fields["taskid"]) if fields.get("taskid", "u")[0].isdecimal() else -1
         if failed == _FAILED_LIMIT:
             cause = Cause("time limit")
+        elif fields.get("deleted_by", "NONE") not in {"NONE", "UNKNOWN", ""}:
+            cause = Cause("cancelled")  # Grid Engines of other makers say so
         elif status > _BY_SIGNAL:
             cause = Cause(signal=status - _BY_SIGNAL)
         elif failed not in {0, _FAILED_AFTER}:

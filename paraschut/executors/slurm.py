@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ _WORDS = (
 )
 _TOO_MANY = re.compile(
     r"job submit limit|MaxSubmitJob|MaxJobCount|submit limit|array job limit|too many jobs|Invalid job array specification"
-    r"|Slurm temporarily unable to accept job|Resource temporarily unavailable",
+    r"|Slurm temporarily unable to accept job|job queue full|Resource temporarily unavailable",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(
@@ -106,6 +107,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
     """
 
     name: ClassVar[str] = "slurm"
+    begins: ClassVar[bool] = True
     commands: ClassVar[tuple[str, ...]] = ("sbatch", "squeue", "scancel")
     prefix: ClassVar[str] = "#SBATCH"
     ours: ClassVar[frozenset[str]] = words(
@@ -116,6 +118,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
         "-A: --account: -q: --qos: -M: --clusters: --reservation: -p: --partition: -C: --constraint: --wckey:"
     )
     restart_flags: ClassVar[frozenset[str]] = words("--requeue")
+    tries_again: ClassVar[re.Pattern[str]] = re.compile("sleeping and retrying")
     name_flags: ClassVar[frozenset[str]] = words("-J: --job-name:")
     find_task: ClassVar[str] = (
         # Unless a site says SignalChildrenProcesses, only the script itself is told that its time is over.
@@ -155,6 +158,10 @@ class SlurmJobExecutor(ClusterJobExecutor):
             *("sbatch", "--parsable", f"--job-name={name}", "--export=ALL", "--no-requeue"),
             *(f"--output={file}", "--open-mode=append", *array),
         ]
+
+    def begin_flags(self, at: float) -> list[str]:
+        """Return ``--begin``, counted from now, which no time zone changes."""
+        return [f"--begin=now+{max(0, math.ceil(at - time.time()))}"]
 
     def closer_command(self, path: str, name: str, after: Sequence[str]) -> list[str]:
         """Return the sbatch command of a closer."""

@@ -148,11 +148,17 @@ class Watch:
     # -- waiting ------------------------------------------------------------------------------------------------
 
     def until(
-        self, look: Callable[[], _T | None], timeout: float | None = None, least: float = 0.0
+        self,
+        look: Callable[[], _T | None],
+        timeout: float | None = None,
+        least: float = 0.0,
+        *,
+        hold: bool = False,
     ) -> _T | None:
         """Wait until ``look`` gives something; None if it does not within ``timeout`` seconds.
 
-        ``least``: seconds between two looks at least, where many jobs end and each look is dear.
+        ``least``: seconds between two looks at least, where many jobs end and each look is dear. ``hold``: whether the
+        caller comes again soon, and closes the index then.
         """
         began = time.monotonic()
         try:
@@ -166,7 +172,8 @@ class Watch:
                 seconds = max(self.rest(waited), least)
                 time.sleep(seconds if timeout is None else max(0.0, min(seconds, timeout - waited)))
         finally:
-            self.close()
+            if not hold:
+                self.close()
 
     def rest(self, waited: float) -> float:
         """Return the seconds until it is time to look again; keep the jobs going meanwhile.
@@ -251,16 +258,19 @@ class Watch:
         """Return what the last attempt of a job wrote, also while it runs."""
         rows = self.read(lambda db: db.rows("read_attempts", batch_id=self.batch_id, job_index=job_index))
         for row in rows[-1:]:
-            places = [self.paths.log(self.batch_id, job_index, row["n"], key)]
-            if row["process"] and row["host"] and row["ended"] is None:
-                places.append(self.paths.spare_log(row["host"], row["process"].rpartition(":")[0], key))
-            for place in places:
+            for place in self.paths.log_places(self.batch_id, job_index, row, key):
                 try:
                     with open(place, encoding="utf-8", errors="replace") as file:
                         return file.read()
                 except FileNotFoundError:
                     continue
         return ""
+
+
+def deadline_of(timeout: float | None) -> Callable[[], float | None]:
+    """Return a function that gives the seconds that are left."""
+    end = None if timeout is None else time.monotonic() + timeout
+    return lambda: None if end is None else max(0.0, end - time.monotonic())
 
 
 def _is_ahead(standing: Standing) -> bool:

@@ -163,7 +163,8 @@ def _queue(store: Store, condition: Any, states: Sequence[str] | None) -> Queue:
         spans = views.times(connection)
     for batch_id, group in found.items():
         for job in group:
-            if job.get("failure"):
+            # Where one copy is missing, others may run.
+            if job.get("failure") and (batch_id, job["JobIndex"]) not in copies:
                 online.pop((batch_id, job["JobIndex"]), None)
     waiting = {batch_id: sum(job["state"] in _WAITING for job in group) for batch_id, group in found.items()}
     progress = {
@@ -189,8 +190,11 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
         progress = views.progress(connection, condition)
         active = views.active_jobs(connection)
         copies = views.copies(connection)
+    # Where one copy is missing, others may run.
+    still = sum((batch_id, job_index) in copies for batch_id, job_index, _, _ in missing)
     for batch_id, job_index, _, _ in missing:
-        online.pop((batch_id, job_index), None)
+        if (batch_id, job_index) not in copies:
+            online.pop((batch_id, job_index), None)
     by_batch: dict[int, list[int]] = {}
     for batch_id, job_index in sorted(online):
         by_batch.setdefault(batch_id, []).append(job_index)
@@ -229,7 +233,7 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
     lost = sum(len(batch.missing) for batch in rows)
     schedulers = tuple(queues.counts(store))
     # Of jobs of a scheduler that does not answer, nobody knows whether they are still there.
-    queued = None if any(count is None for _, count in schedulers) else active
+    queued = None if any(count is None for _, count in schedulers) else active + still
     every_job = sum(row.count for row in every)
     return rows, Totals(queued, lit_count, lost, finished, every_job, tuple(notes), schedulers)
 

@@ -11,6 +11,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, StoreError
 from paraschut.executors.base import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
+from paraschut.executors.queue import Kind
 from paraschut.store import holds
 from paraschut.store.runtime import job_row
 from paraschut.store.store import Store
@@ -56,8 +57,12 @@ def explain(BatchID: int, JobIndex: int) -> Explanation:
         with contextlib.suppress(StoreError):
             folding.fold(store, config, thorough=True)
         with store.reading() as connection:
-            row = job_row(store.statements(connection), batch_id, job_index)
+            db = store.statements(connection)
+            row = job_row(db, batch_id, job_index)
             facts, given = holds.facts_of(connection, row, config.max_jobs)
+            if facts.state == "init":
+                left_by, left_at = holds.left_by(connection, db, row)
+                facts = facts._replace(left_by=left_by, left_at=left_at)
         last = facts.last
         if facts.state == "init":
             facts = facts._replace(refused=_refused(config, given))
@@ -86,6 +91,10 @@ def _said(store: Store, config: Config, name: str, given: holds.Given) -> str | 
         return str(error)
     tasks = {} if queue is None else queue.tasks(executor.job_of(given.cluster_id))
     row = tasks.get(given.task if "#" in given.cluster_id else -1)
-    return (
-        None if row is None else " ".join(filter(None, [row.word, f"({row.reason})" if row.reason else ""]))
-    )
+    if row is None:
+        return None
+    reason = row.reason
+    if not reason and row.kind is Kind.WAITS:
+        with contextlib.suppress(ExecutorError):
+            reason = executor.why_pending(given.cluster_id)
+    return " ".join(filter(None, [row.word, f"({reason})" if reason else ""]))

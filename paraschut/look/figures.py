@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paraschut.look.render import clean
 from paraschut.look.runs import Run, busy_share, by_host, lanes
+from paraschut.look.texts import clean
 
 #: As in the dashboard.
 GOOD, BAD, NOW = "#2f8f4e", "#d1242f", "#0b6bd3"

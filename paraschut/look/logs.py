@@ -39,6 +39,8 @@ class Log(NamedTuple):
     path: str
     why: str = ""
     ended: bool = False
+    #: Where it may be instead, as long as it has no name.
+    places: tuple[str, ...] = ()
 
 
 def print_log(
@@ -118,14 +120,15 @@ def pattern_of(text: str) -> re.Pattern[str]:
 
 
 def _print_one(log: Log, chosen: int | list[int] | None, pattern: re.Pattern[str] | None) -> None:
-    try:
-        for line in lines_of(log.path, chosen, pattern):
-            print(line)
-    except FileNotFoundError:
-        print(
-            f"({jobs.label({'BatchID': log.batch_id, 'JobIndex': log.job_index})}: {log.why})",
-            file=sys.stderr,
-        )
+    for place in log.places or (log.path,):
+        with contextlib.suppress(FileNotFoundError):
+            for line in lines_of(place, chosen, pattern):
+                print(line)
+            return
+    print(
+        f"({jobs.label({'BatchID': log.batch_id, 'JobIndex': log.job_index})}: {log.why})",
+        file=sys.stderr,
+    )
 
 
 # Which file
@@ -164,12 +167,13 @@ def find_log(
 
 
 def _log_of(index: str, batch_id: int, job_index: int, attempt: Mapping[str, Any], key: str) -> Log:
-    path = Paths(index).log(batch_id, job_index, attempt["n"], key)
+    places = Paths(index).log_places(batch_id, job_index, attempt, key)
+    path = places[0]
     if attempt["ended"] is None:
         why = f"nothing is in {path} yet"
     else:
         why = f"it ended{_said(attempt)} and left nothing in {path}"
-    return Log(batch_id, job_index, attempt["n"], key, path, why, attempt["ended"] is not None)
+    return Log(batch_id, job_index, attempt["n"], key, path, why, attempt["ended"] is not None, tuple(places))
 
 
 def _said(attempt: Mapping[str, Any]) -> str:

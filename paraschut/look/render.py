@@ -1,17 +1,16 @@
 """Summaries of a queue -> text. No store, no executor, no I/O, no clock.
 
-Names and reasons may hold anything: :func:`clean` is the only way by which they reach the output.
+Names and reasons may hold anything: :func:`paraschut.look.texts.clean` is the only way by which they reach the output.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from itertools import chain, repeat
 
 from paraschut.look.summary import (
     BatchRow,
@@ -25,6 +24,7 @@ from paraschut.look.summary import (
     state_rank,
     visible,
 )
+from paraschut.look.texts import LONGEST, cells_of, char_cells, clean, clipped, duration, percent_of
 
 # A cell of the bar, the same for terminals that know only ASCII, and the colour (the number after "ESC [").
 _SIGNS = {
@@ -48,80 +48,7 @@ _LONGEST_BAR = 40
 _LEAST_LABEL = 20
 _LABEL = 12
 _CELL = 80
-# Longer user strings are cut before they are looked at: nothing of this length is ever shown.
-_LONGEST = 2000
-
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
-
-
-# Text that is safe to print, and its width
-
-
-def clean(text: str) -> str:
-    """Return a user's string as one line without control characters, escape sequences and changes of direction."""
-    text = text[:_LONGEST]
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(map(_printable, _ESCAPES.sub("", text)))
-    return " ".join(text.split())
-
-
-def _printable(char: str) -> str:
-    kind = unicodedata.category(char)
-    # Joiners, direction marks and variation selectors change what stands around them, and its width.
-    if kind == "Cf" or "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef":
-        return ""
-    if kind == "Cs":
-        return "\ufffd"
-    return " " if kind in {"Cc", "Zs", "Zl", "Zp"} else char
-
-
-def percent_of(fraction: float) -> int:
-    """Return a fraction as a whole percentage, rounded down; 0 for what is no number."""
-    # Rounded first: 0.29 * 100 is a little less than 29.
-    return 0 if math.isnan(fraction) else int(round(100 * min(max(fraction, 0.0), 1.0), 6))
-
-
-def duration(seconds: float) -> str:
-    """Return a time span for the eye, in its two greatest units.
-
-    Examples
-    --------
-    >>> duration(8), duration(100), duration(4000), duration(200_000)
-    ('8 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
-    """
-    left = max(int(seconds), 0)
-    for (unit, size), (finer, part) in pairwise((*_UNITS, ("", 0))):
-        if left >= size:
-            rest = left % size // part if part else 0
-            return f"{left // size} {unit} {rest} {finer}" if rest else f"{left // size} {unit}"
-    return "0 s"
-
-
-def _cells_of(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    return sum(map(_char_cells, text))
-
-
-def _char_cells(char: str) -> int:
-    if unicodedata.category(char) in {"Mn", "Me"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
-
-
-def _clipped(text: str, room: int, dots: str) -> str:
-    # The second condition is for names that pile up marks which take no cell.
-    if _cells_of(text) <= room and len(text) <= 4 * room:
-        return text
-    cells = kept = 0
-    for char in text[: 4 * room]:
-        cells += _char_cells(char)
-        if cells > room - len(dots):
-            break
-        kept += 1
-    return text[:kept].rstrip() + dots[: max(room, 0)]
+# Ranges on lines
 
 
 def _wrapped(pieces: Iterable[str], room: int, joint: str) -> list[str]:
@@ -153,7 +80,7 @@ def _index_lines(segments: Sequence[tuple[int, int, int]], room: int, most: int,
     hidden = len(segments) - len(head) - len(tail)
     marker = f"{dots} ({_plural(hidden, 'range')})"
     text = ", ".join([*head, marker, *tail])
-    return [text if len(text) <= room else _clipped(text, room, dots)]
+    return [text if len(text) <= room else clipped(text, room, dots)]
 
 
 def _fitting(segments: Iterable[tuple[int, int, int]], room: int) -> list[str]:
@@ -271,9 +198,9 @@ class _Look:
         """Return a user's string, clean and shortened."""
         text = clean(text)
         if self.ascii_only and not text.isascii():
-            letters = (char for char in unicodedata.normalize("NFKD", text) if _char_cells(char))
+            letters = (char for char in unicodedata.normalize("NFKD", text) if char_cells(char))
             text = "".join(letters).encode("ascii", "replace").decode("ascii")
-        return _clipped(text, room, self.dots)
+        return clipped(text, room, self.dots)
 
     def paint(self, text: str, state: str) -> str:
         """Return a text in the colour of a state."""
@@ -293,7 +220,7 @@ def _title(batch: BatchRow, id_width: int, look: _Look) -> str:
     room = look.width - id_width - bar_width - 10
     data_type = look.text(batch.data_type, room // 3) if room >= _LEAST_LABEL else ""
     kind = f"({data_type})" if data_type else ""
-    name = look.text(batch.name, room - (_cells_of(kind) + 1 if kind else 0))
+    name = look.text(batch.name, room - (cells_of(kind) + 1 if kind else 0))
     percent = f"{percent_complete(counts):>3}%"
     label = " ".join(filter(None, (name, kind)))
     return f"{batch.batch_id:>{id_width}}  {look.bar(counts, bar_width)}  {percent}  {label}".rstrip()
@@ -308,7 +235,7 @@ def _state_tables(batches: Sequence[BatchRow], look: _Look) -> list[list[str]]:
     if not rows:
         return tables
     labels = {row.state: look.text(row.state, look.width // 5) or "?" for _, row in rows}
-    state_width = max(len("state"), *map(_cells_of, labels.values()))
+    state_width = max(len("state"), *map(cells_of, labels.values()))
     count_width = max(len("jobs"), *(len(str(row.count)) for _, row in rows))
     room = look.width - state_width - count_width - 6
     cells = [("state", "jobs", "indices")]
@@ -318,13 +245,13 @@ def _state_tables(batches: Sequence[BatchRow], look: _Look) -> list[list[str]]:
         segments = segments_of(row.spans, row.online, row.copies)
         for line in _index_lines(segments, room, _INDEX_LINES, look.dots):
             # A stand-in of the same width, because tabulate counts letters unless wcwidth is there.
-            cells.append(("x" * _cells_of(label), count, line))
+            cells.append(("x" * cells_of(label), count, line))
             owners.append((number, row.state, label))
             label = count = ""
     text = tabulate(cells, tablefmt="plain", disable_numparse=True, colalign=("left", "right", "left"))
     for (number, state, label), line in zip(owners, text.split("\n"), strict=True):
         painted = look.paint(label, state) if state else label
-        tables[number].append(f"  {painted}{line[_cells_of(label) :].rstrip()}".rstrip())
+        tables[number].append(f"  {painted}{line[cells_of(label) :].rstrip()}".rstrip())
     return tables
 
 
@@ -337,7 +264,7 @@ def _missing_lines(batch: BatchRow, look: _Look) -> list[str]:
         first, last = group.attempts.first, group.attempts.last
         tries = f" (attempt{'s' if first < last else ''} {piece_of((first, last, 0))})" if last > 1 else ""
         segments = segments_of(group.spans, (), ())
-        left = room - _cells_of(reason) - 2
+        left = room - cells_of(reason) - 2
         if left < _LEAST_INDICES:
             lines.append(f"{reason}:")
             lines += [f"  {line}" for line in _index_lines(segments, room - 2, 1, look.dots)]
@@ -407,6 +334,6 @@ def nothing_shown(*, hidden: bool, display: Collection[str] | None, filtered: bo
 
 
 def _sentence(text: str, look: _Look) -> list[str]:
-    text = look.text(text, _LONGEST)
+    text = look.text(text, LONGEST)
     # Letters may be two cells wide, and textwrap counts letters.
     return textwrap.wrap(text, look.width if text.isascii() else look.width // 2, break_on_hyphens=False)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from paraschut.job import joined_name
-from paraschut.look.render import clean, duration, nothing_shown, percent_of
+from paraschut.look.render import nothing_shown
 from paraschut.look.summary import (
     BatchRow,
     StateRow,
@@ -25,6 +25,7 @@ from paraschut.look.summary import (
     segments_of,
     visible,
 )
+from paraschut.look.texts import clean, duration, percent_of
 
 #: The states that have a colour of their own.
 _COLOURED = frozenset({"collected", "complete", "run", "spawn", "submit", "missing", "held", "init"})

@@ -15,10 +15,10 @@ from paraschut.config import load_config
 from paraschut.errors import JobError, ParaschutError
 from paraschut.look.dashboard import bring_up_to_date, condition_of, summarise
 from paraschut.look.figures import draw_resources, draw_throughput, draw_timeline, draw_times
-from paraschut.look.render import duration
 from paraschut.look.render_html import escaped, queue_html, table_html
 from paraschut.look.runs import Run, causes, hungriest, slowest
 from paraschut.look.summary import BatchRow, Totals, format_spans, spans_of
+from paraschut.look.texts import duration
 from paraschut.resources import format_size
 from paraschut.store import views
 from paraschut.store.store import Store

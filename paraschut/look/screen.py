@@ -9,14 +9,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from paraschut.process import notebook
+
 _LEAST, _MOST = 60, 160
-
-
-def notebook() -> Any | None:
-    """Return the shell of the notebook that we are in; None elsewhere."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return shell if shell is not None and hasattr(shell, "kernel") else None
 
 
 def show(text: str, as_html: Callable[[], str]) -> None:

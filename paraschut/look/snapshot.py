@@ -64,7 +64,8 @@ class Queue(dict[int, list[jobs.Job]]):
         every = sum(row.count for one in rows for row in one.states)
         lit = sum(last - first + 1 for one in rows for row in one.states for first, last in row.online)
         lost = sum(len(one.missing) for one in rows)
-        active = sum(row.count for one in rows for row in one.states if row.state in _ACTIVE) - lost
+        still = sum((one.batch_id, row.job_index) in self.copies for one in rows for row in one.missing)
+        active = sum(row.count for one in rows for row in one.states if row.state in _ACTIVE) - lost + still
         return rows, Totals(active, lit, lost, done, every)
 
     def _row(self, batch_id: int, group: list[jobs.Job]) -> BatchRow:
@@ -83,12 +84,16 @@ class Queue(dict[int, list[jobs.Job]]):
                 len(indices),
                 spans_of(indices),
                 spans_of(
-                    i for i in indices if state in _ACTIVE and (batch_id, i) in self.online and i not in lost
+                    i
+                    for i in indices
+                    if state in _ACTIVE
+                    and (batch_id, i) in self.online
+                    and (i not in lost or (batch_id, i) in self.copies)
                 ),
                 tuple(
                     (i, self.copies[batch_id, i])
                     for i in indices
-                    if state == "spawn" and i not in lost and (batch_id, i) in self.copies
+                    if state == "spawn" and (batch_id, i) in self.copies
                 ),
             )
             for state, indices in by_state.items()

@@ -17,7 +17,8 @@ from paraschut.job import STATES
 BAR_ORDER = ("collected", "complete", "run", "spawn", "submit", "missing", "held", "init")
 
 _ACTIVE = ("submit", "run", "spawn")
-_MOST_STARS = 4
+#: Copies that have an asterisk each; of more, the number is said.
+_MOST_STARS = 9
 # Less than this tells nothing of how long the rest will take.
 _LEAST_PROGRESS = 0.01
 _MOST_INDICES = 10_000_000

@@ -13,10 +13,12 @@ from paraschut.config import Config, load_config
 from paraschut.errors import JobError
 from paraschut.executors.base import JobExecutor
 from paraschut.look.dashboard import bring_up_to_date, condition_of, summarise
-from paraschut.look.render import duration, render_queue
+from paraschut.look.render import render_queue
 from paraschut.look.render_html import queue_html
-from paraschut.look.screen import coloured, notebook, publish, width
+from paraschut.look.screen import coloured, publish, width
 from paraschut.look.summary import BatchRow, Totals, open_jobs
+from paraschut.look.texts import duration
+from paraschut.process import notebook
 from paraschut.store.store import Store
 
 #: Looking more often tells nothing new.

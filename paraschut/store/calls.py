@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from paraschut.store.runtime import Ended, Key, Statements, check_current, mark_complete, will_try_again
+from paraschut.errors import StaleJobError
+from paraschut.store.runtime import (
+    Ended,
+    Key,
+    Statements,
+    check_current,
+    end_attempt,
+    mark_complete,
+    will_try_again,
+)
 
 #: The number of the payload of a batch's function, where its jobs share one.
 SHARED = -1
@@ -41,6 +51,24 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
     data: bytes | None = None
     in_file: bool = False
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as it is written down where there is no index.
+
+    Examples
+    --------
+    >>> from_json(as_json(Outcome("value", data=b"7"))).data
+    b'7'
+    """
+    data = None if outcome.data is None else b64encode(outcome.data).decode("ascii")
+    return {**outcome._asdict(), "data": data}
+
+
+def from_json(told: Mapping[str, Any]) -> Outcome:
+    """Return an outcome that was written down so."""
+    data = told["data"]
+    return Outcome(**{**told, "data": None if data is None else b64decode(data)})
 
 
 class Answer(NamedTuple):
@@ -136,6 +164,36 @@ def finish_and_end(db: Statements, key: Key, outcome: Outcome, ended: Ended) -> 
         db.run("job_missing", **key._asdict(), reason=outcome.summary)
     add_result(db, key, outcome)
     return True
+
+
+def settle(db: Statements, key: Key, outcome: Outcome, ended: Ended) -> bool:
+    """Keep an outcome and that its attempt has ended, whatever was done to the job meanwhile; twice is as good as once.
+
+    Returns whether everything was as it mostly is.
+    """
+    if outcome.kind == "value" and finish_and_end(db, key, outcome, ended):
+        return True
+    row = db.row("call_state", **key._asdict())
+    if row is None or row["ended"] is not None:
+        return False
+    try:
+        finish(db, key, outcome, ended.ended)
+    except StaleJobError:  # reset or deleted meanwhile: only its end counts
+        end_attempt(db, key, ended, row["reason"], complete=False)
+    else:
+        end_attempt(db, key, ended, row["reason"] or outcome.summary, complete=False)
+    return False
+
+
+def give_back(db: Statements, key: Key, process: str, started: float) -> None:
+    """Set a call to waiting again that a worker had taken at a time, and has not begun."""
+    row = db.row("call_taken", **key._asdict(), process=process, now=started)
+    if row is None:
+        return
+    if row["cancelled"] is not None:
+        end_attempt(db, key, Ended(None, row["cancelled"], None, None), "cancelled", complete=False)
+    elif db.changed("attempt_not_started", **key._asdict(), process=process):
+        db.run("job_not_started", **key._asdict())
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

@@ -11,6 +11,8 @@ from sqlalchemy import column as column_of
 
 from paraschut.after import WHOLE
 from paraschut.store import views
+from paraschut.store.filters import compile_filter
+from paraschut.store.runtime import Statements, last_pass
 from paraschut.store.schema import attempt, batch, job, unfinished
 from paraschut.why import Attempt, Facts, Other
 
@@ -65,6 +67,27 @@ def facts_of(connection: Connection, row: Mapping[str, Any], max_jobs: int) -> t
         last["task"] if last else 0,
     )
     return facts, given
+
+
+def left_by(connection: Connection, db: Statements, row: Mapping[str, Any]) -> tuple[str | None, float]:
+    """Return what the last pass of a person was given that leaves a job out, and when; None: nothing does."""
+    last = last_pass(db)
+    bounds = {} if last is None else json.loads(last["detail"])
+    if last is None or row["BatchID"] not in bounds.get("BatchID", [row["BatchID"]]):
+        return None, 0.0
+    if row["priority"] < bounds.get("MinPrior", row["priority"]):
+        return f"MinPrior={bounds['MinPrior']:g}", last["at"]
+    text = bounds.get("Filter")
+    if text is None or _fits(connection, row, text):
+        return None, 0.0
+    return f"Filter={text!r}", last["at"]
+
+
+def _fits(connection: Connection, row: Mapping[str, Any], text: str) -> bool:
+    mine = (job.c.BatchID == row["BatchID"]) & (job.c.JobIndex == row["JobIndex"])
+    query = select(job.c.JobIndex).join(batch, batch.c.BatchID == job.c.BatchID).where(mine)
+    condition = compile_filter(text)
+    return condition is None or connection.execute(query.where(condition)).first() is not None
 
 
 def _attempt(row: Mapping[str, Any]) -> Attempt:

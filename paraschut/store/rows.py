@@ -17,6 +17,7 @@ from paraschut import job as jobs
 from paraschut.bulk import Packer
 from paraschut.errors import JobError
 from paraschut.progress import shown
+from paraschut.retry import begin_after
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
 
@@ -55,7 +56,7 @@ INSERT_ATTEMPTS = str(
 )
 SET_SUBMIT = (
     "UPDATE job SET state='submit', attempt=?, ending=NULL, failure=NULL, absent_since=NULL, progress=NULL, "
-    'progress_message=NULL, not_before=0 WHERE "BatchID"=? AND "JobIndex" BETWEEN ? AND ?'
+    'progress_message=NULL, not_before=? WHERE "BatchID"=? AND "JobIndex" BETWEEN ? AND ?'
 )
 MOVE_ATTEMPT = 'UPDATE attempt SET token=?, task=? WHERE "BatchID"=? AND "JobIndex"=? AND n=?'
 END_PROVED = (
@@ -166,6 +167,7 @@ class Candidate(NamedTuple):
     raised: str | None
     workdir: str | None
     name: str | None
+    not_before: float = 0.0
 
 
 def _highest_attempt() -> ColumnElement[int]:
@@ -180,7 +182,7 @@ def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
     return (
         select(
             *(job.c.BatchID, job.c.JobIndex, _highest_attempt(), job.c.metadata, job.c.raised),
-            *(batch.c.workdir, batch.c.name),
+            *(batch.c.workdir, batch.c.name, job.c.not_before),
         )
         .join(batch, batch.c.BatchID == job.c.BatchID)
         .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
@@ -222,6 +224,7 @@ class Run(NamedTuple):
     n: int
     token: str
     shift: int
+    begin: float | None
     asked: str
 
 
@@ -233,13 +236,13 @@ def runs_of(claimed: Sequence[Any], asked: Sequence[Mapping[str, Any]]) -> list[
     alike: tuple[Any, ...] = ()
     last = -1
     for one, for_this in zip(claimed, asked, strict=True):
-        key = (one.batch_id, one.n, one.token, one.task - one.job_index, id(for_this))
+        key = (one.batch_id, one.n, one.token, one.task - one.job_index, one.begin, id(for_this))
         if key != alike or one.job_index != last + 1:
             if found:
                 found[-1] = found[-1]._replace(last=last)
             if key[-1] not in texts:
                 texts[key[-1]] = json.dumps(for_this)
-            found.append(Run(one.batch_id, one.job_index, one.job_index, *key[1:4], texts[key[-1]]))
+            found.append(Run(one.batch_id, one.job_index, one.job_index, *key[1:5], texts[key[-1]]))
             alike = key
         last = one.job_index
     if found:
@@ -252,7 +255,7 @@ def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     shapes: dict[Hashable, list[Any]] = {}
     for one in found:
         row, fields, asked = one
-        shape = new.shape and new.shape(row.BatchID, fields, asked)
+        shape = (new.shape and new.shape(row.BatchID, fields, asked), begin_of(new, row))
         shapes.setdefault(shape, []).append(one)
     pieces = [
         group[start : start + (new.most or len(group))]
@@ -260,6 +263,11 @@ def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:
         for start in range(0, len(group), new.most or len(group))
     ]
     return [(os.urandom(8).hex() if place else new.token, piece) for place, piece in enumerate(pieces)]
+
+
+def begin_of(new: Any, row: Candidate) -> float | None:
+    """Return when a job that is claimed may start at the earliest; None if its pause is over, or is not kept."""
+    return begin_after(row.not_before, new.now) if new.begins else None
 
 
 def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:

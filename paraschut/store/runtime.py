@@ -22,6 +22,9 @@ from paraschut.store.trust import check_trusted
 if TYPE_CHECKING:
     from paraschut.retry import Again
 
+#: What events have for a batch that are about the whole index; and the kind of those that say what bounds a pass.
+WHOLE_INDEX, PASS = 0, "pass"
+
 
 def read_statements() -> dict[str, str]:
     """Return the generated statements by name."""
@@ -339,6 +342,11 @@ def add_event(
         kind=kind,
         detail=detail,
     )
+
+
+def last_pass(db: Statements) -> dict[str, Any] | None:
+    """Return when the last pass was made that was given other bounds than the one before it, and which, as JSON."""
+    return db.row("last_pass", batch_id=WHOLE_INDEX, kind=PASS)
 
 
 def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, complete: bool) -> bool:

@@ -115,8 +115,9 @@ def _bytes_of(text: str | None) -> bytes | None:
 
 def describe_result(outcome: Outcome, at: float) -> dict[str, Any]:
     """Return an event of kind ``result``."""
-    data = _text_of(outcome.data)
-    return {"kind": "result", "at": at, "outcome": {**outcome._asdict(), "data": data}}
+    from paraschut.store import calls
+
+    return {"kind": "result", "at": at, "outcome": calls.as_json(outcome)}
 
 
 def describe(job: jobs.Job | None, **what: Any) -> dict[str, Any]:
@@ -197,9 +198,7 @@ def _apply(db: Statements, index: str, key: Key, what: dict[str, Any], trusted: 
     elif what["kind"] == "result":
         from paraschut.store import calls
 
-        data = _bytes_of(what["outcome"].pop("data"))
-        outcome = calls.Outcome(**what["outcome"], data=data)
-        calls.finish(db, key, outcome, what["at"])
+        calls.finish(db, key, calls.from_json(what["outcome"]), what["at"])
     else:
         if what["extras"] is not None:
             check_trusted(index, trusted)

@@ -67,6 +67,7 @@ _OF_JOB = (spawn.c.BatchID == P("batch_id")) & (spawn.c.JobIndex == P("job_index
 _open = attempt.alias("open")
 _HERE = attempt.c.host == P("host")
 _waiting = job.alias("waiting")
+_above = job.alias("above")
 _NEED = ("BatchID", "JobIndex", "needs_batch", "needs_job")
 _unmet = table("unmet", *map(column, _NEED))
 _WAITS = exists(
@@ -114,6 +115,30 @@ def heads() -> Select[Any]:
     return select(groups).where(groups.c.top.is_not(None), ready)
 
 
+def paused_heads() -> Select[Any]:
+    """Return the query for the groups that are next in their batch and have jobs whose pause is not over."""
+    kept = (batch.c.executor, batch.c.executor_defaults, batch.c.environment, batch.c.max_jobs)
+    higher = exists(
+        select(_ONE)
+        .select_from(_above)
+        .where(_above.c.BatchID == job.c.BatchID, unfinished(_above), _above.c.priority > job.c.priority)
+        .correlate(job)
+    )
+    return (
+        select(batch.c.BatchID, *kept, job.c.priority.label("top"))
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(
+            _PAUSED,
+            job.c.not_before > P("now"),
+            job.c.ending.is_(None),
+            job.c.waits == _ZERO,
+            unfinished(),
+            ~higher,
+        )
+        .distinct()
+    )
+
+
 def standing() -> tuple[ColumnElement[Any], ColumnElement[Any], ColumnElement[Any]]:
     """Return state, current attempt and ``complete_on_exit`` as they hold for an attempt that is joined with its copy.
 
@@ -144,6 +169,7 @@ def statements() -> dict[str, ClauseElement]:
         # For those who do not import the tables.
         "version": select(literal_column(str(SCHEMA_VERSION)).label("version")),
         "heads": heads(),
+        "paused_heads": paused_heads(),
         # One that itself has to wait for others holds nobody back.
         "global_top": select(func.max(job.c.priority)).where(
             unfinished(), job.c.priority > literal_column(str(GLOBAL_PRIORITY)), job.c.waits == _ZERO
@@ -359,6 +385,11 @@ def statements() -> dict[str, ClauseElement]:
         .order_by(event.c.serial.desc())
         .limit(_ONE)
         .offset(_ZERO),
+        "last_pass": select(event.c.at, event.c.detail)
+        .where(event.c.BatchID == P("batch_id"), event.c.kind == P("kind"))
+        .order_by(event.c.serial.desc())
+        .limit(_ONE)
+        .offset(_ZERO),
         "waiting": select(
             attempt.c.BatchID,
             attempt.c.JobIndex,
@@ -508,7 +539,7 @@ def statements() -> dict[str, ClauseElement]:
         .where(_THIS_ATTEMPT)
         .values(cancelled=now, reason=func.coalesce(attempt.c.reason, P("reason"))),
         "job_absent": update(job).where(_THIS_JOB).values(absent_since=P("since")),
-        "cancelled": select(attempt.c.process).where(
+        "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.process).where(
             _HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)
         ),
         "attempt_starts": update(attempt)
@@ -522,6 +553,12 @@ def statements() -> dict[str, ClauseElement]:
         "attempt_not_started": update(attempt)
         .where(_THIS_ATTEMPT, attempt.c.process == P("process"), attempt.c.ended.is_(None))
         .values(started=null(), process=null()),
+        "call_taken": select(attempt.c.cancelled).where(
+            _THIS_ATTEMPT,
+            attempt.c.process == P("process"),
+            attempt.c.started == P("now"),
+            attempt.c.ended.is_(None),
+        ),
         "job_not_started": update(job)
         .where(_THIS_JOB, job.c.attempt == P("n"), job.c.state == _word("run"))
         .values(state=_word("submit")),

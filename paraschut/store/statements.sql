@@ -2,6 +2,8 @@
 SELECT 2 AS version;
 -- heads
 SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
+-- paused_heads
+SELECT DISTINCT batch."BatchID", batch.executor, batch.executor_defaults, batch.environment, batch.max_jobs, job.priority AS top FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND job.ending IS NULL AND job.waits = 0 AND (job.state NOT IN ('complete', 'collected')) AND NOT (EXISTS (SELECT 1 FROM job AS above WHERE above."BatchID" = job."BatchID" AND (above.state NOT IN ('complete', 'collected')) AND above.priority > job.priority));
 -- global_top
 SELECT max(job.priority) AS max_1 FROM job WHERE (job.state NOT IN ('complete', 'collected')) AND job.priority > 100 AND job.waits = 0;
 -- holders
@@ -84,6 +86,8 @@ UPDATE submission SET settled=:now WHERE submission.token = :token;
 INSERT INTO event (at, host, pid, "BatchID", "JobIndex", kind, detail) VALUES (:now, :host, :pid, :batch_id, :job_index, :kind, :detail);
 -- last_edit
 SELECT event.at, event.host, event.pid, event.kind FROM event WHERE event."BatchID" = :batch_id AND (event."JobIndex" = :job_index OR event."JobIndex" IS NULL) ORDER BY event.serial DESC LIMIT 1 OFFSET 0;
+-- last_pass
+SELECT event.at, event.detail FROM event WHERE event."BatchID" = :batch_id AND event.kind = :kind ORDER BY event.serial DESC LIMIT 1 OFFSET 0;
 -- waiting
 SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.token, attempt.task, attempt.asked, attempt.spawn_id, job.metadata, job.complete_on_exit, batch.workdir, submission.environment, submission.cluster_id, payload.warm FROM attempt JOIN job ON job."BatchID" = attempt."BatchID" AND job."JobIndex" = attempt."JobIndex" JOIN batch ON batch."BatchID" = attempt."BatchID" JOIN submission ON submission.token = attempt.token LEFT OUTER JOIN payload ON payload."BatchID" = attempt."BatchID" AND payload.number = attempt."JobIndex" WHERE attempt.host = :host AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL ORDER BY attempt.rowid LIMIT :most OFFSET 0;
 -- any_waiting
@@ -133,11 +137,13 @@ UPDATE attempt SET cancelled=:now, reason=coalesce(attempt.reason, :reason) WHER
 -- job_absent
 UPDATE job SET absent_since=:since WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- cancelled
-SELECT attempt.process FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
+SELECT attempt."BatchID", attempt."JobIndex", attempt.n, attempt.process FROM attempt WHERE attempt.host = :host AND attempt.cancelled IS NOT NULL AND attempt.ended IS NULL;
 -- attempt_starts
 UPDATE attempt SET process=:process, started=:now WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.started IS NULL AND attempt.ended IS NULL AND attempt.cancelled IS NULL;
 -- attempt_not_started
 UPDATE attempt SET process=NULL, started=NULL WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.ended IS NULL;
+-- call_taken
+SELECT attempt.cancelled FROM attempt WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND attempt.process = :process AND attempt.started = :now AND attempt.ended IS NULL;
 -- job_not_started
 UPDATE job SET state='submit' WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index AND job.attempt = :n AND job.state = 'run';
 -- add_payload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from paraschut import checks
 from paraschut import job as jobs
 from paraschut.errors import BatchExistsError, JobError
 from paraschut.process import Identity
+from paraschut.progress import shown
 from paraschut.store import needs, rows, runtime
 from paraschut.store.index import Index
 from paraschut.store.rows import Running
@@ -65,6 +66,8 @@ class NewSubmission:
     max_jobs: int | None = None
     #: How jobs are tried again when they end badly, as JSON; None: as by default.
     retry: str | None = None
+    #: Whether jobs that are to have a pause first are taken, too: the executor starts them when that is over.
+    begins: bool = False
 
 
 class Claimed(NamedTuple):
@@ -82,6 +85,8 @@ class Claimed(NamedTuple):
     label: str | None
     #: Which of several copies of the job it is.
     spawn_id: int | None = None
+    #: When it may start at the earliest, in epoch seconds; None: at once.
+    begin: float | None = None
 
 
 class Written(NamedTuple):
@@ -111,6 +116,8 @@ class Ready(NamedTuple):
     limits: dict[int, int | None]
     global_top: float | None
     active: int
+    #: Groups that are next and have jobs to submit only to who lets them wait until their pause is over.
+    paused: list[tuple[int, str | None, float]]
 
 
 #: Gives the groups to submit, in order, and how many jobs at most.
@@ -195,15 +202,22 @@ class Store(Index):
             with self.reading() as connected:
                 return self.ready(connected, now)
         db = self.statements(connection)
-        rows_ready = db.rows("heads", now=time.time() if now is None else now)
-        heads = [(row["BatchID"], row["executor"], row["top"]) for row in rows_ready]
+        at = time.time() if now is None else now
+        rows_ready = db.rows("heads", now=at)
+        rows_paused = db.rows("paused_heads", now=at)
+        heads, paused = (
+            [(row["BatchID"], row["executor"], row["top"]) for row in found]
+            for found in (rows_ready, rows_paused)
+        )
         (top,) = db.run("global_top").fetchone()
         (active,) = db.run("active_count").fetchone()
         environments, defaults, limits = (
-            {row["BatchID"]: row[column] for row in rows_ready}
+            {row["BatchID"]: row[column] for row in (*rows_ready, *rows_paused)}
             for column in ("environment", "executor_defaults", "max_jobs")
         )
-        return Ready(heads, environments, defaults, limits, top, active)
+        known = set(heads)
+        paused = [head for head in paused if head not in known]
+        return Ready(heads, environments, defaults, limits, top, active, paused)
 
     def claim(
         self, new: NewSubmission, decide: Decide, vet: Vet, condition: ColumnElement[bool] | None = None
@@ -226,18 +240,22 @@ class Store(Index):
         """Take jobs of priority groups for a submission, inside a transaction."""
         found: list[Any] = []
         refused: list[tuple[int, int, str]] = []
-        for batch_id, priority in groups:
-            if len(found) >= room:
-                break
-            query = rows.candidates(
-                job.c.BatchID == batch_id,
-                job.c.priority == priority,
-                job.c.waits == 0,
-                job.c.not_before <= new.now,
-            )
-            if condition is not None:
-                query = query.where(condition)
-            rows.vetted(_plain_rows(connection, query), vet, room, found, refused)
+
+        def waiting() -> Iterator[tuple[Any, ...]]:
+            for batch_id, priority in groups:
+                if len(found) >= room:
+                    return
+                query = rows.candidates(
+                    job.c.BatchID == batch_id,
+                    job.c.priority == priority,
+                    job.c.waits == 0,
+                    *(() if new.begins else (job.c.not_before <= new.now,)),
+                )
+                if condition is not None:
+                    query = query.where(condition)
+                yield from _plain_rows(connection, query)
+
+        rows.vetted(shown(waiting(), "choosing"), vet, room, found, refused)
         return Claim(self._take(connection, db, new, found), refused)
 
     def not_taken_on(self) -> list[int]:
@@ -273,6 +291,15 @@ class Store(Index):
                     .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
                     .values(values)
                 )
+
+    def note_pass(self, bounds: Mapping[str, Any], now: float) -> None:
+        """Remember which jobs the last pass that a person made did not look at: for whoever asks why they wait."""
+        told = json.dumps(dict(bounds))
+        with self.reading() as connection:
+            last = runtime.last_pass(self.statements(connection))
+        if told != ("{}" if last is None else last["detail"]):
+            with self.writing() as (_, db):
+                runtime.add_event(db, now, runtime.WHOLE_INDEX, None, runtime.PASS, told)
 
     def environment(self, digest: str) -> dict[str, str]:
         """Return the variables that were kept under a digest."""
@@ -338,7 +365,10 @@ class Store(Index):
             ],
         )
         claimed = [
-            Claimed(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name)
+            Claimed(
+                *(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name),
+                begin=rows.begin_of(new, row),
+            )
             for token, piece in pieces
             for task, (row, fields, _) in enumerate(piece, new.first_task)
         ]
@@ -359,7 +389,7 @@ class Store(Index):
             return []
         claimed, runs, digest = self.write_claim(connection, db, new, found)
         db.connection.executemany(
-            rows.SET_SUBMIT, [(one.n, one.batch_id, one.first, one.last) for one in runs]
+            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.first, one.last) for one in runs]
         )
         if db.row("any_spawn") is not None:
             for one in claimed:
@@ -494,6 +524,12 @@ class Store(Index):
         with self.writing() as (connection, _):
             connection.execute(update(submission).where(submission.c.token.in_(tokens)).values(closer=closer))
 
+    def forget_closers(self, batch_id: int) -> None:
+        """Forget the closers of a batch, so that the next pass sends another that waits for what has not ended."""
+        mine = (submission.c.carries == batch_id) & submission.c.settled.is_(None)
+        with self.writing() as (connection, _):
+            connection.execute(update(submission).where(mine).values(closer=None))
+
     def release(self, token: str, words: str, now: float) -> int:
         """Give the jobs of a submission that never happened back to ``init``; return how many."""
         with self.writing() as (connection, _):
@@ -548,7 +584,7 @@ class Store(Index):
                     and (not missing or row["failure"] is not None)
                     and not rows.excepted(row, unless)
                 ]
-                for row in chosen:
+                for row in shown(chosen, "setting"):
                     if "state" in fields:
                         taken.extend(rows.take_from_executor(db, row, str(fields["state"]), now))
                     runtime.write_fields(db, row, fields)
@@ -574,7 +610,7 @@ class Store(Index):
             return [
                 running
                 for batch_id in batch_ids
-                for row in list(rows.rows_of(connection, batch_id, None))
+                for row in shown(list(rows.rows_of(connection, batch_id, None)), "taking back")
                 for running in rows.take_from_executor(db, row, "held", now)
             ]
 

@@ -43,20 +43,16 @@ def islands(
     if condition is not None:
         query = query.join(batch, batch.c.BatchID == job.c.BatchID).where(condition)
     found: list[tuple[int, str, int, int]] = []
-    before: tuple[int, str] | None = None
-    first = last = -2
+    batch_before, state_before, first, following = -1, "", 0, 0
     rows: Any = connection.execute(query.order_by(job.c.BatchID, job.c.state, job.c.JobIndex)).cursor
     for batch_id, state, index in rows:
-        if index == last + 1 and before == (batch_id, state):
-            last = index
+        if index == following and batch_id == batch_before and state == state_before:
+            following += 1
             continue
-        if before is not None:
-            found.append((*before, first, last))
-        before = (batch_id, state)
-        first = last = index
-    if before is not None:
-        found.append((*before, first, last))
-    return found
+        found.append((batch_before, state_before, first, following - 1))
+        batch_before, state_before, first, following = batch_id, state, index, index + 1
+    found.append((batch_before, state_before, first, following - 1))
+    return found[1:]
 
 
 def batches(connection: Connection) -> dict[int, BatchInfo]:
@@ -74,16 +70,17 @@ def online(connection: Connection) -> dict[tuple[int, int], float]:
 
 
 def copies(connection: Connection) -> dict[tuple[int, int], int]:
-    """Return how many copies of a job have started and did not end, for jobs that have several."""
+    """Return how many copies of a job in ``spawn`` have started and did not end, if any."""
     query = (
         select(spawn.c.BatchID, spawn.c.JobIndex, func.count())
+        .join(job, (job.c.BatchID == spawn.c.BatchID) & (job.c.JobIndex == spawn.c.JobIndex))
         .join(
             attempt,
             (attempt.c.BatchID == spawn.c.BatchID)
             & (attempt.c.JobIndex == spawn.c.JobIndex)
             & (attempt.c.n == spawn.c.attempt),
         )
-        .where(attempt.c.started.is_not(None), attempt.c.ended.is_(None))
+        .where(job.c.state == "spawn", attempt.c.started.is_not(None), attempt.c.ended.is_(None))
         .group_by(spawn.c.BatchID, spawn.c.JobIndex)
     )
     return {(batch_id, job_index): count for batch_id, job_index, count in connection.execute(query)}

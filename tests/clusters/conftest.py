@@ -76,10 +76,10 @@ def sge(monkeypatch):
     yield from _given("sge", monkeypatch)
 
 
-def _another_slurm(**how):
+def _another_slurm(number, **how):
     """Start a Slurm that only this run of the tests has, and stop it."""
     cluster = Slurm(
-        f"/tmp/psu-slurm-{os.getpid()}-{len(how)}", 20_000 + os.getpid() % 1000 * 20 + 10 * len(how), **how
+        f"/tmp/psu-slurm-{os.getpid()}-{number}", 20_000 + os.getpid() % 400 * 30 + 10 * number, **how
     )
     try:
         cluster.start()
@@ -91,12 +91,31 @@ def _another_slurm(**how):
 
 @pytest.fixture(scope="session")
 def _forgetful():
-    yield from _another_slurm(extra="MinJobAge=2")
+    yield from _another_slurm(1, extra="MinJobAge=2")
 
 
 @pytest.fixture(scope="session")
 def _accounting():
-    yield from _another_slurm(accounting=True, extra="MinJobAge=2")
+    yield from _another_slurm(2, accounting=True, extra="MinJobAge=2")
+
+
+#: Jobs of the partition ``urgent`` take nodes from others, which have some time to end.
+PREEMPTS = """PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=urgent Nodes=ALL PriorityTier=9 MaxTime=1:00:00 State=UP
+"""
+
+
+@pytest.fixture(scope="session")
+def _preempting():
+    yield from _another_slurm(3, extra=PREEMPTS)
+
+
+@pytest.fixture
+def preempting_slurm(_preempting, monkeypatch):
+    """Return a Slurm of our own whose partition ``urgent`` takes nodes from jobs of the other ones."""
+    monkeypatch.setenv("SLURM_CONF", _preempting.environment()["SLURM_CONF"])
+    return _preempting
 
 
 @pytest.fixture
@@ -111,6 +130,18 @@ def accounting_slurm(_accounting, monkeypatch):
     """Return a Slurm of our own with slurmdbd, so that sacct knows what squeue has forgotten."""
     monkeypatch.setenv("SLURM_CONF", _accounting.environment()["SLURM_CONF"])
     return _accounting
+
+
+@pytest.fixture(scope="session")
+def _small():
+    yield from _another_slurm(4, extra="MaxJobCount=12\nMinJobAge=2")
+
+
+@pytest.fixture
+def small_slurm(_small, monkeypatch):
+    """Return a Slurm of our own that has room for a dozen jobs."""
+    monkeypatch.setenv("SLURM_CONF", _small.environment()["SLURM_CONF"])
+    return _small
 
 
 @pytest.fixture
@@ -173,12 +204,12 @@ def world(odd_home, monkeypatch, request):
 
 @pytest.fixture
 def make_site(world, request):
-    """Return a function that gives the site of a name, such as ``slurm``, ``fake sge`` or ``local``."""
+    """Return a function that gives the site of a name, such as ``slurm``, ``fake sge``, ``small slurm`` or ``local``."""
     made = []
 
     def make(name):
         fake, _, kind = name.rpartition(" ")
-        cluster = request.getfixturevalue(f"fake_{kind}" if fake else kind) if kind in HOLD else None
+        cluster = request.getfixturevalue(f"{fake}_{kind}" if fake else kind) if kind in HOLD else None
         made.append(Site(world, kind, cluster))
         return made[-1]
 

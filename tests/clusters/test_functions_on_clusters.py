@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import time
 
 import pytest
 from helpers import until
+from stories import ROOT
 
 import paraschut as psu
 
@@ -38,6 +40,16 @@ def test_the_example(site):
     assert job.jobinfo().startswith("'calcpi' (job ")
     assert job.fetch(timeout=120) == math.pi
     job.cleanup()
+
+
+def test_the_page_about_functions(site):
+    """Line by line, but for where it runs."""
+    page = (ROOT / "docs" / "functions.md").read_text("utf-8")
+    text = "".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    there = text.replace('where = "local"', f"where = {site.executor!r}")
+    assert there != text
+    with site.world.python(there) as session:
+        assert session.wait(280) == 0
 
 
 def test_failures_are_told_apart(site):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sqlite3
 import sys
 import time
@@ -92,13 +94,14 @@ def test_a_scheduler_that_is_down_changes_nothing(site, capsys):
             line for line in dump(world.index) if "INTO snapshot" not in line and '"snapshot"' not in line
         ]
 
+    configure(world, queue_age=60.0)
     before = index()
     with pytest.raises(psu.SubmitError, match="Nothing was submitted"):
         site.submit()
     assert index() == before
+    # That it is down is shared as long as any answer, but not with who asks to submit.
     site.cluster.set(down=False)
-    time.sleep(0.5)  # that it was down is remembered as long as any answer
-    site.until(lambda: site.submit().count == 1)
+    assert site.submit().count == 1
     assert set(world.states().values()) == {"run"}
 
 
@@ -190,6 +193,22 @@ def test_a_pipeline_of_shell_commands_goes_on_with_nobody_there(site):
     assert world.python(program, site.executor).wait(60) == 0
     world.until_complete(seconds=120)
     assert [int(line) // 2 for line in world.lines()] == [0, 0, 1, 1, 2, 2]
+
+
+@on("slurm", "sge", "fake pbs")
+def test_a_closer_that_does_not_wait_is_made_up_for_at_once(site, wrap):
+    """The jobs have ended before it is sent, and the scheduler drops it: the submitter looks, and goes on itself."""
+    site.world.add(*[site.world.says("$J")] * 2, priority=lambda index: 9 - index)
+    command = SUBMITS[site.executor]
+    ended = shlex.quote(str(site.world.home / "jobs" / "submissions"))
+    real, delete = shlex.quote(str(shutil.which(command))), "scancel" if site.executor == "slurm" else "qdel"
+    dropped = f'until ls {ended}/*/*.exit; do sleep 0.1; done > /dev/null 2>&1; ID=$({real} "$@"); {delete} "$ID" >&2; echo "$ID"'
+    with wrap(command, instead=f'if [ $CALL = 2 ]; then {dropped}; else exec {real} "$@"; fi') as calls:
+        assert site.submit().jobs == {BATCH: [0, 1]}
+        # The second is sent in the place of the first; then come the next job and its closer.
+        assert calls() == 5
+    site.until_complete()
+    assert starts(site.world.lines()) == {0: 1, 1: 1}
 
 
 @on("slurm", "sge", "fake pbs")

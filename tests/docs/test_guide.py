@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -44,12 +45,20 @@ def test_the_python_of_a_page_runs_as_one_session(page, playground):
     )
     assert done.returncode == 0, done.stderr
     expected = {
+        "coming-from.md": ["2 of old", "45", "[0, 1, 4, 9, 16]"],
+        "functions.md": [
+            "[42]\nHello, World!\n\n\n'calcpi' (job ",
+            f"pi = {math.pi}",
+            "1045627278 in all",
+            "[1, 3] True",
+        ],
         "growing.md": ["435 is the sum of 0 to 29", "1 failure"],
         "index.md": ["9", "16", "all is well"],
+        "trust.md": ["$(rm x); `id`"],
         "watching.md": ["n is 2", "[0, 1, 2]", "watching.html"],
     }
     for words in expected[page]:
-        assert f"{words}\n" in done.stdout
+        assert (words if words.endswith(" ") else f"{words}\n") in done.stdout
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")])

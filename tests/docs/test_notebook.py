@@ -50,7 +50,9 @@ def test_it_runs_from_top_to_bottom_in_an_empty_folder(notebook, kernel, playgro
     assert "complete: 18/18" in text
     assert "exit code 1: 1" in text
     assert "complete: 20/20" in text
-    assert text.count("image/png") == 4
+    assert "copy 2 of 3:" in text
+    assert "complete: 7/7" in text
+    assert text.count("image/png") == 5
     assert "The queue is empty" in text
 
 

@@ -266,6 +266,11 @@ def ranges(numbers):
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in found)
 
 
+def moment(text):
+    """Return the time that qsub's option ``-a`` means: ``202601311259``, also with ``.30`` for seconds."""
+    return time.mktime(time.strptime(text[:12], "%Y%m%d%H%M")) + float(text[13:] or 0)
+
+
 def directives(text, prefix):
     """Return the words after the prefix in the comment lines that begin a script."""
     words = []

@@ -222,7 +222,7 @@ def _begin(text):
     if not text:
         return 0
     try:
-        return time.mktime(time.strptime(text[:12], "%Y%m%d%H%M"))
+        return core.moment(text)
     except ValueError:
         raise _illegal("a") from None
 

@@ -170,7 +170,7 @@ def _fields(known, options):
         for job in known["jobs"].values()
         if core.is_live(job) and (name == str(job["id"]) or fnmatch.fnmatch(job["name"], name))
     ]
-    begin = time.mktime(time.strptime(options["a"][:12], "%Y%m%d%H%M")) if "a" in options else 0
+    begin = core.moment(options["a"]) if "a" in options else 0
     return {
         "walltime": walltime, "resources": options.get("l", ""), "slots": slots, "begin": begin, "queue": queue,
         "never": never, "after": [["afterany", needed]] if needed else [],

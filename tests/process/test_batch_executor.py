@@ -174,6 +174,7 @@ def test_map_refuses_a_chunksize_that_makes_no_sense(executor, chunksize):
 
 def test_map_gives_up_when_its_time_is_over(executor, gate):
     found = []
+    executor.submit(until_gone, "nothing").result(timeout=60)  # the machinery is there
     with pytest.raises(futures.TimeoutError):
         found.extend(executor.map(until_gone, ["nothing", str(gate)], timeout=2))
     assert found == ["nothing"]

@@ -265,6 +265,24 @@ def test_each_call_has_its_own_log_also_while_it_runs(world):
     assert len(os.listdir(world.paths.logs(calls.batch_id))) == 9  # 4 and 4, and that of 7
 
 
+def test_print_log_shows_what_a_warm_call_wrote_while_it_runs_and_after(world, capsys):
+    def talks(x):
+        print("said", x, flush=True)
+        (world_home / f"said {x}").touch()
+        while not (world_home / f"heard {x}").exists():
+            time.sleep(0.001)
+
+    world_home = world.home
+    calls = psu.persist_map(talks, range(3), name="talk")
+    for x in range(3):
+        until((world_home / f"said {x}").exists)
+        psu.print_log(calls.batch_id, x)  # before it has a log of that name
+        (world_home / f"heard {x}").touch()
+    assert calls.results(timeout=60) == [None] * 3
+    psu.print_log(calls.batch_id, 1)
+    assert capsys.readouterr().out == "said 0\nsaid 1\nsaid 2\nsaid 1\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGKILL])
 def test_a_call_that_takes_its_worker_with_it_is_the_only_one_that_fails(world, number):
     def dies(x):
@@ -308,6 +326,40 @@ def test_what_makes_the_calls_is_killed_and_every_call_is_made_at_most_once(worl
     reasons = {error.reason for error in calls.failures().values()}
     assert reasons <= {"vanished", "signal 9 (SIGKILL)"}
     assert psu.persist_map(slowly, range(400), name="many").results(timeout=60) == list(range(400))
+
+
+def test_a_worker_that_dies_among_short_calls_takes_no_result_with_it_and_one_call_at_most(world):
+    """It has taken many at once: what it had made is told by its file, and what it had not begun is made by others."""
+    calls = psu.persist_map(noted, range(3000), name="short")
+    killed = 0
+    for number in range(6):
+        until(lambda least=number * 300: len(world.lines()) > least)
+        for process in zygotes(world)[:1]:
+            for victim in process.children():
+                kill(victim.pid)
+                killed += 1
+    found = calls.results(timeout=60, default=None)
+    lost = {x for x in range(3000) if found[x] is None}
+    made = sorted(map(int, world.lines()))
+    assert len(made) == len(set(made))
+    assert set(range(3000)) - set(made) <= lost
+    assert killed > 0
+    assert len(lost) <= killed
+    assert {error.reason for error in calls.failures().values()} <= {"signal 9 (SIGKILL)"}
+
+
+def test_a_long_call_keeps_neither_the_results_before_it_nor_the_calls_behind_it(world):
+    def one_is_long(x):
+        while x == 150 and not os.path.exists("gate"):
+            time.sleep(0.01)
+        return x
+
+    calls = psu.persist_map(one_is_long, range(300), name="long")
+    until(lambda: calls.progress().done == 299, what=calls.progress)
+    assert calls.progress() == (300, 299, 0, 1)
+    (world.home / "gate").touch()
+    assert calls.results(timeout=60) == list(range(300))
+    assert {row["n"] for row in world.attempts(calls.batch_id)} == {1}
 
 
 def zygotes(world):

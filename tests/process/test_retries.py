@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 
 import pytest
 from helpers import BATCH, kill, rests
@@ -151,9 +152,9 @@ def test_an_agent_that_is_killed_in_the_pause_has_a_successor(world):
     assert second["submitted"] - first["ended"] >= 3
 
 
-def test_on_a_cluster_the_closers_wait_for_the_pauses(world, fake_slurm):
+def test_on_a_cluster_the_scheduler_is_told_of_the_pauses(world, fake_slurm):
     """Nobody watches: exit codes, memory and time limits are seen, and the last group comes after all that."""
-    configured(world, retry_pause=1, executor='"slurm"', grace=0.5, queue_age=0.2)
+    configured(world, retry_pause=2, executor='"slurm"', grace=0.5, queue_age=0.2)
     world.add(
         'test "$PARASCHUT_ATTEMPT" -ge 3 || exit 5',
         'test "$PARASCHUT_ATTEMPT" -ge 2 || sleep 1000',
@@ -176,3 +177,17 @@ def test_on_a_cluster_the_closers_wait_for_the_pauses(world, fake_slurm):
         (2, None, 100),
     ]
     assert world.lines() == ["2"]
+    pauses = pauses_of(world)
+    assert len(pauses) == 3
+    # Shells write whole seconds.
+    assert all(2 * 2 ** (n - 1) - 1 <= pause for n, pause in pauses), pauses
+
+
+def pauses_of(world):
+    """Return, for each attempt but the first of its job, which one it is and the seconds from the end of the one before."""
+    rows = world.attempts()
+    return [
+        (after["n"] - 1, after["started"] - before["ended"])
+        for before, after in pairwise(rows)
+        if before["JobIndex"] == after["JobIndex"]
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -108,6 +110,13 @@ def test_a_copy_that_was_killed_is_missing_by_its_number_and_only_it_runs_again(
     kill(int(attempt["process"].partition(":")[0]))
     world.until(lambda: copies(world, state="missing") == [2])
     assert world.failures() == {0: "copy 2: vanished"}
+    psu.get_queue()
+    shown = capsys.readouterr().out
+    assert "0***\n" in shown, shown
+    assert "on queue: 1 · online: 1 · missing: 1" in shown
+    (batch,), totals = psu.get_queue(Verbose=False).summary()
+    assert {row.state: row.copies for row in batch.states}["spawn"] == ((0, 3),)
+    assert (totals.queued, totals.online, totals.missing) == (1, 1, 1)
     go(world, 0, 1, 3)
     world.until(lambda: copies(world, state="complete") == [0, 1, 3])
     assert world.states()[0] == "spawn"
@@ -171,33 +180,75 @@ except psu.ParaschutError as error:
 """
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_of_64_that_end_at_the_same_moment_exactly_one_is_the_last(world, number):
-    """Real processes, each an attempt of its own."""
-    world.add("sleep 1000", complete_on_exit=False)
+#: Makes copies of this process, round after round, that all end at the sign of one pipe; prints what each was told.
+ROUNDS = """
+import os, sys
+from paraschut import spawn
+from paraschut.store import copies
+
+rounds, count = map(int, sys.argv[1:])
+for number in range(rounds):
+    ready, waiting = os.pipe()
+    said, saying = os.pipe()
+    for copy in range(count):
+        if not os.fork():
+            os.close(waiting)
+            os.environ.update(PARASCHUT_JOBINDEX=str(number), PARASCHUT_ATTEMPT=str(copy + 1))
+            os.read(ready, 1)
+            state = spawn.spawn_complete()["state"]
+            os.write(saying, f"{copy + 1} {state};".encode())
+            os._exit(0)
+    for end in (ready, waiting, saying):
+        os.close(end)
+    with open(said) as file:
+        print(file.read())
+    for copy in range(count):
+        os.wait()
+"""
+
+
+def copies_of(world, indices, count):
+    """Let jobs that were submitted have copies that run, without anything that runs."""
+    with contextlib.closing(sqlite3.connect(world.index, timeout=60)) as connection, connection:
+        for index in indices:
+            mine = (BATCH, index)
+            (token,) = connection.execute(
+                'SELECT token FROM attempt WHERE ("BatchID", "JobIndex") = (?, ?)', mine
+            ).fetchone()
+            connection.execute('UPDATE job SET state=\'spawn\' WHERE ("BatchID", "JobIndex") = (?, ?)', mine)
+            for copy in range(count):
+                if copy:
+                    connection.execute(
+                        'INSERT INTO attempt ("BatchID", "JobIndex", n, token, task, submitted, started, spawn_id) '
+                        "VALUES (?, ?, ?, ?, ?, 1, 1, ?)",
+                        (*mine, copy + 1, token, copy, copy),
+                    )
+                connection.execute("INSERT INTO spawn VALUES (?, ?, ?, ?, 'spawn')", (*mine, copy, copy + 1))
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_of_64_that_end_at_the_same_moment_exactly_one_is_the_last_50_times_over(world, journal):
+    """Real processes, each an attempt of its own; on a disk of this machine, and as where other hosts write too."""
+    rounds, count = (50 if journal == "wal" else 5), 64
+    (world.home / "config.toml").write_text(
+        f'[paraschut]\njob_dir = "jobs"\njournal_mode = "{journal}"\n', "utf-8"
+    )
+    world.add(*["true"] * rounds, complete_on_exit=False)
     psu.submit_jobs(psu.FileJobExecutor(), Verbose=False)
-    world.change("UPDATE job SET state='spawn'")
-    (first,) = world.attempts()
-    for copy in range(64):
-        if copy:
-            world.change(
-                'INSERT INTO attempt ("BatchID", "JobIndex", n, token, task, submitted, started, spawn_id) '
-                "VALUES (?, 0, ?, ?, ?, 1, 1, ?)",
-                *(BATCH, copy + 1, first["token"], copy, copy),
-            )
-        world.change("INSERT INTO spawn VALUES (?, 0, ?, ?, 'spawn')", BATCH, copy, copy + 1)
-    names = {"PARASCHUT_INDEX": world.index, "PARASCHUT_BATCHID": str(BATCH), "PARASCHUT_JOBINDEX": "0"}
-    programs = [
-        world.python(
-            TWIN, env={**names, "PARASCHUT_ATTEMPT": str(copy + 1)}, stdout=subprocess.PIPE, text=True
-        )
-        for copy in range(64)
-    ]
-    (world.home / "now").touch()
-    said = [program.communicate(timeout=120)[0].strip() for program in programs]
-    assert sorted(said) == ["complete"] + ["spawn"] * 63
-    (row,) = world.query("SELECT state, attempt FROM job")
-    assert (row["state"], row["attempt"]) == ("run", said.index("complete") + 1)
+    copies_of(world, range(rounds), count)
+    names = {"PARASCHUT_INDEX": world.index, "PARASCHUT_BATCHID": str(BATCH)}
+    program = world.python(ROUNDS, rounds, count, env=names, stdout=subprocess.PIPE, text=True)
+    printed = program.communicate(timeout=300)[0].splitlines()
+    assert len(printed) == rounds
+    last = []
+    for line in printed:
+        said = dict(one.split() for one in line.split(";") if one)
+        assert sorted(said.values()) == ["complete"] + ["spawn"] * (count - 1)
+        last += [("run", int(n)) for n, state in said.items() if state == "complete"]
+    assert [
+        tuple(row.values()) for row in world.query('SELECT state, attempt FROM job ORDER BY "JobIndex"')
+    ] == last
+    assert world.query("PRAGMA journal_mode") == [{"journal_mode": journal}]
 
 
 def test_a_late_twin_of_a_copy_that_runs_again_is_refused(world, spawns):

@@ -27,7 +27,6 @@ MODULES = {
 FLOORS = {
     "ground": {
         "progress",
-        "bar",
         "errors",
         "values",
         "job",
@@ -46,7 +45,16 @@ FLOORS = {
     },
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
-    "verbs": {"dispatch", "handover", "prepare", "scripts", "change", "look.summary", "look.render"},
+    "verbs": {
+        "dispatch",
+        "handover",
+        "prepare",
+        "scripts",
+        "change",
+        "look.summary",
+        "look.render",
+        "look.texts",
+    },
     "what is shown": {
         "look.figures",
         "look.render_html",
@@ -176,12 +184,15 @@ def test_the_launcher_is_a_program_of_its_own():
     assert imports("agent.launcher") == set()
 
 
-@pytest.mark.parametrize("module", ["look.render", "look.render_html", "look.summary", "look.snapshot"])
+@pytest.mark.parametrize(
+    "module", ["look.render", "look.render_html", "look.summary", "look.snapshot", "look.texts"]
+)
 def test_what_is_shown_knows_no_store_and_no_executor(module):
     assert {other for other, _ in imports(module)} <= {
         "errors",
         "job",
         "values",
+        "look.texts",
         "look.summary",
         "look.render",
         "look.render_html",

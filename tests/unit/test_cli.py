@@ -116,7 +116,7 @@ def test_without_a_command_the_help_is_shown(call):
         (["boost", "last", "nan"], "priority"),
         (["reset", "1", "--yes"], "There is no batch 1 in the index"),
         (["queue", "1"], "There is no batch 1 in the index"),
-        (["reset", "last:0", "--state", "spawn", "--yes"], "cannot be set to state 'spawn'"),
+        (["reset", "last:0", "--to", "spawn", "--yes"], "cannot be set to state 'spawn'"),
         (["log", "last:0", "--regex", "("], "not a regular expression"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -260,7 +260,7 @@ def test_the_last_batch_is_the_one_that_was_added_last(done, batch, make_jobs):
 def test_selectors_add_up(done, batch, make_jobs):
     """The same batch may be named again, and all of it is more than some of it."""
     add_job_to_queue(make_jobs(2, batch=OLDER))
-    told = done("reset", f"{BATCH}:0", f"{BATCH}:1-2,0", OLDER, f"{OLDER}:0", "--state", "later", "--yes")
+    told = done("reset", f"{BATCH}:0", f"{BATCH}:1-2,0", OLDER, f"{OLDER}:0", "--to", "later", "--yes")
     assert told == "Set 5 jobs to 'later'.\n"
     assert states() == ["later"] * 3 + ["init"]
 

@@ -120,8 +120,8 @@ def test_queue_shows_batches_and_states(done, batch, make_jobs):
     assert "old" in told
     assert "lung/map" not in done("queue", "last")
     assert "old" not in done("queue", "--filter", 'name = "lung/map"')
-    assert "0-3" in done("queue", "--display", "init,run", "--display", "missing")
-    assert "No job is in the states" in done("queue", "--display", "run")
+    assert "0-3" in done("queue", "--state", "init,run", "--state", "missing")
+    assert "No job is in the states" in done("queue", "--state", "run")
 
 
 def test_queue_as_json_has_the_fields_of_each_job(done, batch, make_jobs):
@@ -276,7 +276,7 @@ def test_submitter_makes_its_passes(done, batch):
 # -- what is asked first ------------------------------------------------------------------------------------------------
 
 DEEDS = [
-    (["reset", "last", "--state", "later"], "set 4 jobs of 1 batch to 'later'", "Set 4 jobs to 'later'.\n"),
+    (["reset", "last", "--to", "later"], "set 4 jobs of 1 batch to 'later'", "Set 4 jobs to 'later'.\n"),
     (
         ["cancel", "last:0-2"],
         "take 3 jobs of 1 batch off the queue",
@@ -331,12 +331,12 @@ def test_a_question_lists_ten_batches_and_their_names_are_harmless(call, batch, 
 def test_a_question_tells_that_jobs_will_be_deleted_from_their_executor(call, inside):
     """Because that cannot be taken back."""
     assert "executor" in call("reset", "last", answer="n\n").err
-    assert "executor" not in call("reset", "last:3", "--state", "later", answer="n\n").err
+    assert "executor" not in call("reset", "last:3", "--to", "later", answer="n\n").err
 
 
 def test_reset_leaves_alone_what_is_done(call, done, batch):
     """Unless it is told not to."""
-    done("reset", "last:0-1", "--state", "complete", "--yes")
+    done("reset", "last:0-1", "--to", "complete", "--yes")
     assert "nothing to reset" in done("reset", "last", "--yes")
     told = call("reset", "last", "--all-states")
     assert "2 jobs of 1 batch" in told.err
@@ -355,7 +355,7 @@ def test_a_filter_alone_chooses_from_all_batches(done, batch, make_jobs):
 
 def test_cancel_takes_submitted_jobs_off_the_queue(done, inside):
     """They are held, and what is done stays done."""
-    done("reset", "last:1", "--state", "complete", "--yes")
+    done("reset", "last:1", "--to", "complete", "--yes")
     assert done("cancel", "last", "--yes") == "Took 3 jobs off the queue, to 'held'.\n"
     assert states() == ["held", "complete", "held", "held"]
     assert "nothing to cancel" in done("cancel", "last")
@@ -365,13 +365,17 @@ def test_remove_by_state_takes_batches_that_are_all_in_it(done, batch, make_jobs
     """Of all, or of those that are named."""
     for number in (1, 2):
         add_job_to_queue(make_jobs(2, batch=number, state="collected"))
-    done("reset", "last", "--state", "collected", "--yes")
-    done("reset", f"{BATCH}:0", "--state", "collected", "--yes")
+    done("reset", "last", "--to", "collected", "--yes")
+    done("reset", f"{BATCH}:0", "--to", "collected", "--yes")
     assert done("remove", 1, BATCH, "--state", "collected", "--yes") == "Removed 1 batch.\n"
     assert set(paraschut.get_queue(Verbose=False)) == {2, BATCH}
     assert done("remove", "--state", "collected", "--yes") == "Removed 1 batch.\n"
     assert set(paraschut.get_queue(Verbose=False)) == {BATCH}
     assert "nothing to remove" in done("remove", "--state", "collected")
+    assert "nothing to remove" in done(
+        "remove", "--filter", "JobIndex = 0", "--yes"
+    )  # only some of its jobs meet it
+    assert done("remove", "--state", "init,collected", "--filter", "n >= 0", "--yes") == "Removed 1 batch.\n"
 
 
 def test_log_in_parts(done, call, home, inside):
@@ -410,13 +414,13 @@ def test_what_changes_jobs_says_what_it_did_as_data_too(call, done, batch):
 
 
 def test_jobs_are_chosen_by_their_state(done, batch):
-    """Where a state is what jobs get, ``--in`` says what they are in."""
+    """``--state`` says what they are in; ``--to``, where there is one, what they get."""
     done("cancel", "last:1", "--yes")
-    told = json.loads(done("reset", "last", "--in", "held", "--yes", "--json"))
+    told = json.loads(done("reset", "last", "--state", "held", "--yes", "--json"))
     assert told["jobs"] == {str(BATCH): [1]}
-    told = json.loads(done("cancel", "last", "--in", "run,missing", "--yes", "--json"))
+    told = json.loads(done("cancel", "last", "--state", "run,missing", "--yes", "--json"))
     assert told["count"] == 0
-    told = json.loads(done("cancel", "--in", "init", "--filter", "n > 10", "--yes", "--json"))
+    told = json.loads(done("cancel", "--state", "init", "--filter", "n > 10", "--yes", "--json"))
     assert told["jobs"] == {str(BATCH): [2, 3]}
 
 
@@ -428,3 +432,25 @@ def test_the_shell_can_complete(python, shell, home):
         "_PARASCHUT_COMPLETE"
         in python(program, env={"_PARASCHUT_COMPLETE": f"{shell}_source"}, check=False).stdout
     )
+
+
+def test_the_shell_is_offered_options_batches_and_states(python, batch):
+    """What is asked as bash asks it."""
+
+    def offered(*words):
+        program = "import sys; sys.argv = ['paraschut']; from paraschut.__main__ import main; main()"
+        asked = {
+            "_PARASCHUT_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["paraschut", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        return [
+            line.partition(",")[2] for line in python(program, env=asked, check=False).stdout.splitlines()
+        ]
+
+    assert offered("re") == ["report", "reset", "remove"]
+    assert offered("log", "l") == ["last"]
+    assert offered("info", "20") == [str(BATCH)]
+    assert offered("reset", "--state", "m") == ["missing"]
+    assert offered("reset", "--to", "h") == ["held"]
+    assert "--each-line" in offered("run", "--e")

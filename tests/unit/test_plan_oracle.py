@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import NamedTuple
@@ -169,9 +171,28 @@ def finish(store, keys, now):
             end_attempt(db, key, Ended(now, now, 0, None), None, complete=True)
 
 
-@settings(max_examples=70)
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Return a function that opens an empty index: copying one takes a tenth of the time that making one does."""
+    folder = tmp_path_factory.mktemp("oracle")
+    with Store(folder / "empty.db", create=True):
+        pass
+
+    def make():
+        path = folder / "index.db"
+        shutil.copyfile(folder / "empty.db", path)
+        return Store(path)
+
+    return make
+
+
+#: Two thousand random pipelines in both tests together; by hand, many more.
+EXAMPLES = int(os.environ.get("PARASCHUT_TESTS_PIPELINES", "1800"))
+
+
+@settings(max_examples=EXAMPLES)
 @given(pipelines(), st.data())
-def test_pass_after_pass_takes_what_the_rules_say(tmp_path_factory, jobs, data):
+def test_pass_after_pass_takes_what_the_rules_say(fresh, jobs, data):
     refusing = data.draw(st.sampled_from([lambda _: False, lambda job: job["size"] % 3 == 1]))
 
     def vet(job):
@@ -182,7 +203,7 @@ def test_pass_after_pass_takes_what_the_rules_say(tmp_path_factory, jobs, data):
     if deadlocked(jobs):
         for job in jobs:
             job["after"] = []
-    with Store(tmp_path_factory.mktemp("oracle") / "index.db", create=True) as store:
+    with fresh() as store:
         put(store, jobs)
         by_key = {(job["BatchID"], job["JobIndex"]): job for job in jobs}
         for number in range(data.draw(st.integers(1, 4))):
@@ -209,19 +230,16 @@ def test_pass_after_pass_takes_what_the_rules_say(tmp_path_factory, jobs, data):
                 by_key[key.batch_id, key.job_index]["state"] = "complete"
 
 
-@settings(max_examples=100)
+@settings(max_examples=EXAMPLES // 9)
 @given(pipelines())
-def test_a_pipeline_comes_to_its_end_in_order_or_is_refused(tmp_path_factory, jobs):
+def test_a_pipeline_comes_to_its_end_in_order_or_is_refused(fresh, jobs):
     for job in jobs:
         job.update(state="init", failure=None, ending=False)
     if deadlocked(jobs):
-        with (
-            Store(tmp_path_factory.mktemp("oracle") / "index.db", create=True) as store,
-            pytest.raises(JobError, match="would wait for"),
-        ):
+        with fresh() as store, pytest.raises(JobError, match="would wait for"):
             put(store, jobs)
         return
-    with Store(tmp_path_factory.mktemp("oracle") / "index.db", create=True) as store:
+    with fresh() as store:
         put(store, jobs)
         priority = {(job["BatchID"], job["JobIndex"]): job["priority"] for job in jobs}
         done = []

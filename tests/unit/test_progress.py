@@ -47,6 +47,42 @@ def test_removing_many_batches_shows_a_bar(index, make_jobs, terminal):
     assert "removing" in terminal.getvalue()
 
 
+def test_submitting_and_taking_back_many_jobs_show_bars(index, make_jobs, terminal, tmp_path):
+    psu.add_batch_to_queue(BATCH, make_jobs(1000))
+    with redirect_stderr(terminal):
+        psu.submit_jobs(psu.FileJobExecutor(tmp_path / "later.sh"), MaxJobs=1000, Verbose=False)
+        psu.set_batch_field(BATCH, {"n": 1})
+        psu.remove_batch(BATCH)
+    told = terminal.getvalue()
+    for what in ("choosing", "submitting", "setting", "taking back", "deleting"):
+        assert f"{what}:" in told
+    assert told.endswith("\r")
+
+
+def test_a_bar_that_stays_tells_how_it_ended(terminal):
+    with redirect_stderr(terminal), progress.bar(2, "calls", stays=True) as more:
+        more(2)
+    assert "2/2" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_submitting_shows_bars_of_what_is_chosen_and_of_what_is_handed_over(index, make_jobs, terminal):
+    psu.add_batch_to_queue(BATCH, make_jobs(2000))
+    with redirect_stderr(terminal):
+        psu.submit_jobs(psu.FileJobExecutor(f"{index}.sh"), MaxJobs=2000, Verbose=False)
+    told = terminal.getvalue()
+    for words in ("choosing: ", "submitting: "):
+        assert words in told
+    assert told.endswith("\r")
+
+
+def test_removing_one_batch_of_many_jobs_shows_how_far_its_jobs_are(index, make_jobs, terminal):
+    psu.add_batch_to_queue(BATCH, make_jobs(2000))
+    with redirect_stderr(terminal):
+        psu.remove_batch(BATCH)
+    assert "setting: " in terminal.getvalue()
+
+
 def test_what_is_no_terminal_gets_none(index, make_jobs, monkeypatch, capsys):
     monkeypatch.setattr(progress, "_DELAY", 0)
     psu.add_batch_to_queue(BATCH, make_jobs(2000))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraschut.job import STATES
-from paraschut.look.render import bar, clean, render_queue, render_table
+from paraschut.look.render import bar, render_queue, render_table
 from paraschut.look.summary import (
     BatchRow,
     MissingRow,
@@ -19,6 +19,7 @@ from paraschut.look.summary import (
     bar_cells,
     spans_of,
 )
+from paraschut.look.texts import clean
 
 NOTHING = Totals(queued=0, online=0, missing=0, complete=0, jobs=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from paraschut.errors import JobError
 from paraschut.executors.local import LocalJobExecutor
 from paraschut.executors.slurm import SlurmJobExecutor
 from paraschut.resources import parse_time
-from paraschut.retry import Again, Policy, kept_policy, next_try, policy_of, scaled
+from paraschut.retry import Again, Policy, begin_after, kept_policy, next_try, policy_of, scaled
 from paraschut.store import views
 from paraschut.store.runtime import Key
 
@@ -99,7 +100,7 @@ def test_however_it_ends_a_job_is_tried_again_no_more_often_than_it_may(reasons,
 def test_a_size_keeps_its_unit(factor, number, unit):
     more = scaled(f"{number}{unit}", factor)
     assert more.endswith(unit)
-    assert number * factor <= int(more.removesuffix(unit)) < number * factor + 1
+    assert number * factor <= int(more.removesuffix(unit)) <= number * factor + 1
 
 
 @given(st.floats(1, 10), st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
@@ -380,3 +381,17 @@ def test_jobs_that_may_be_tried_again_are_carried_on(configure):
     slurm.heed(load_config())
     assert slurm.carries({})
     assert not slurm.carries({"retries": 0})
+
+
+@given(st.floats(0, 4e9), st.floats(0, 7200))
+def test_what_a_scheduler_is_told_is_never_before_the_end_of_the_pause(now, pause):
+    begin = begin_after(now + pause, now)
+    left = now + pause - now
+    assert (begin is None) == (left <= 0)
+    assert begin is None or now + pause <= begin < now + pause + max(1, left / 5) + 1e-3
+
+
+def test_jobs_that_ended_at_about_the_same_time_are_told_the_same():
+    """Of a hundred that ended within a second, most."""
+    told = Counter(begin_after(1003.5 + place / 100 + 60, 1003.5) for place in range(100))
+    assert max(told.values()) >= 50

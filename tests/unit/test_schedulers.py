@@ -285,6 +285,8 @@ def test_what_pbs_says_of_an_end(fields, cause):
 def test_what_qacct_says_of_an_end(failed, status, cause):
     printed = f"{'=' * 62}\njobname  a\ntaskid   undefined\nfailed   {failed}\nexit_status  {status}\nru_maxrss  2048K\n"
     found = sge.accounted(printed)[-1]
+    others = printed.replace("failed ", "deleted_by  ann\nfailed ")
+    assert sge.accounted(others)[-1].reason == ("time limit" if cause[0] == "time limit" else "cancelled")
     assert found[:3] == cause
     assert found.max_rss == 2048 * 1024
 
@@ -327,6 +329,26 @@ def test_all_tasks_are_named_to_the_command_that_deletes(tasks):
     assert {n for one in of_pbs for n in expanded(one[2:-3])} == tasks
 
 
+def test_an_id_that_was_given_out_again_is_another_job():
+    """slurmctld was killed before it had written down what it said."""
+    ours, theirs = "0123456789abcdef", "fedcba9876543210"
+    rows = [
+        Row("21", "0-2", "waits", "PENDING", "", f"a.{theirs}"),
+        Row("22", "0", "waits", "PENDING", "", "by hand"),
+        Row("23", "0", "waits", "PENDING", "", f"a.{ours}"),
+        Row("24", "0", "waits", "PENDING", "", ""),
+    ]
+    given = {job: Queue(0.0, rows).tasks(job, ours) for job in ("21", "22", "23", "24")}
+    assert [sorted(tasks) for tasks in given.values()] == [[], [0], [0], [0]]
+
+    def there(job, *, mark):
+        return look(mark, None, given[job], 50.0, token=ours).listed
+
+    assert [there(job, mark=False) for job in given] == [False, False, True, True]
+    # A script may have given its job another name.
+    assert [there(job, mark=True) for job in given] == [False, True, True, True]
+
+
 # --- what evidence means --------------------------------------------------------------------------------------------
 
 ROWS = st.none() | st.builds(
@@ -344,7 +366,7 @@ CAUSES = st.none() | st.builds(
 )
 
 
-def look(mark, end, listed, asked, **more):
+def look(mark, end, listed, asked, token="t", **more):
     given = {
         "n": 1,
         "current": 1,
@@ -355,7 +377,7 @@ def look(mark, end, listed, asked, **more):
     }
     attempt = SimpleNamespace(task=0, submitted=5.0, reason=None, complete_on_exit=1, **{**given, **more})
     evidence = Evidence({0: Mark(0, "21_0 h 1 2", 9.0)} if mark else {}, {0: end} if end else {})
-    return queues.look_at(attempt, evidence, listed, asked, array=True)
+    return queues.look_at(attempt, evidence, listed, asked, token=token, array=True)
 
 
 @given(

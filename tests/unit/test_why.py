@@ -138,6 +138,34 @@ def test_a_job_that_is_free(store, make_jobs):
     assert str(found) == "\n".join(found)
 
 
+def test_what_the_last_pass_was_given(store, make_jobs, configure):
+    """A Filter, or a MinPrior, that leaves the job out; the next pass without one takes that back."""
+    configure(executor="file")
+    psu.add_job_to_queue(make_jobs(2, kind=lambda index: "ab"[index], priority=lambda index: 2 - index))
+    psu.submit_jobs(Filter='kind == "b"', Verbose=False)
+    (said,) = [one for one in psu.explain(BATCH, 0) if "The last submit_jobs" in one]
+    assert said.startswith(
+        "The last submit_jobs was given Filter='kind == \"b\"', which leaves it out (since 20"
+    )
+    psu.submit_jobs(MinPrior=3, Verbose=False)
+    assert any("was given MinPrior=3, which leaves it out" in one for one in psu.explain(BATCH, 0))
+    psu.submit_one_batch(NEXT, Filter="kind IS NULL", Verbose=False)
+    assert not any("The last submit_jobs" in one for one in psu.explain(BATCH, 0))
+    psu.submit_jobs(MinPrior=1.5, Verbose=False)
+    assert not any("The last submit_jobs" in one for one in psu.explain(BATCH, 0))
+    psu.submit_jobs(Verbose=False)
+    assert not any("The last submit_jobs" in one for one in psu.explain(BATCH, 1))
+
+
+def test_passes_of_the_same_kind_are_noted_once(store, make_jobs):
+    psu.add_job_to_queue(make_jobs(1))
+    for text in ("", "priority > 5", "priority > 5", "", ""):
+        psu.submit_jobs(Filter=text, MinPrior=9, Verbose=False)
+    with store.reading() as connection:
+        kinds = connection.exec_driver_sql("SELECT detail FROM event WHERE kind = 'pass'").scalars().all()
+    assert len(kinds) == 3
+
+
 def test_the_schedulers_own_words(store, make_jobs, fake_slurm, configure):
     configure(executor="slurm", queue_age=0)
     fake_slurm.set(slots=1)
