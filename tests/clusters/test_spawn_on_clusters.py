@@ -131,14 +131,15 @@ def test_a_reset_in_the_middle_takes_the_copies_with_it(site, spawns):
 
 @on("slurm", "sge")
 def test_a_copy_of_a_job_with_retries_goes_again_by_itself(site, spawns):
-    """Nobody makes a pass but the closer."""
+    """Nobody makes a pass but the closer, when their array has ended."""
     world = site.world
     configure(world, executor=f'"{site.executor}"', retry_pause=1)
     spawns(2, retries=1)
     until_copies(site, 3)
     os.kill(process_of(site, 2).pid, signal.SIGKILL)
+    go(world, 0, 1)
     world.until(lambda: world.lines().count("copy 2 2") == 2, 90)
-    go(world, *range(3))
+    go(world, 2)
     world.until_complete(seconds=120)
     rows = world.attempts(JobIndex=0)
     assert [row["spawn_id"] for row in rows] == [0, 1, 2, 2]
