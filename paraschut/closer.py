@@ -13,7 +13,7 @@ from paraschut.config import load_config
 from paraschut.dispatch import go_on
 from paraschut.errors import ParaschutError
 from paraschut.fold import grace_of
-from paraschut.store import views
+from paraschut.store import copies, views
 from paraschut.store.store import Store
 
 #: Seconds between two passes.
@@ -69,7 +69,7 @@ def _next_begin(index: str, batch_id: int, after: float) -> float | None:
     with Store.of(load_config(environ={"PARASCHUT_INDEX": index})) as store, store.reading() as connection:
         db = store.statements(connection)
         (begin,) = db.run("next_begin_of", now=after, batch_id=batch_id).fetchone()
-        return None if begin is None else float(begin)
+        return copies.earliest(begin, db, after, BatchID=batch_id)
 
 
 def _say(batch_id: int, words: str) -> None:

@@ -15,9 +15,10 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
 from paraschut.executors.cluster import UnreachableError
-from paraschut.handover import Handed, hand_over, new_submission, variables_of
+from paraschut.handover import Handed, as_before, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
+from paraschut.store import copies, spawns
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Ready, Store
 
@@ -356,6 +357,7 @@ def _submit_once(
         done.take(handed)
         if handed.refused is not None:
             refused.append(handed.refused)
+    _send_copies(store, config, request, done, refused)
     _say_full(done, request, ready)
     if not request.by_itself:
         if not request.filter.strip():
@@ -365,6 +367,32 @@ def _submit_once(
     if refused and not done.jobs:
         raise refused[0]
     return done
+
+
+def _send_copies(
+    store: Store, config: Config, request: _Request, done: Submitted, refused: list[SubmitError]
+) -> None:
+    """Hand over copies of jobs that are to be tried again, to the executors that they were with."""
+    if request.filter.strip():
+        return  # it says which jobs are meant, and these have begun
+    with store.reading() as connection:
+        found = copies.due(store.statements(connection))
+    for row in found:
+        where = (row["BatchID"], row["JobIndex"])
+        if (request.only is not None and where[0] not in request.only) or (
+            request.by_itself and row["executor"] is None
+        ):
+            continue
+        name, defaults, environment = as_before(store, *where, None)
+        executor = _reached(store, config, _Kind(name, defaults), done, refused)
+        if executor is None or (row["not_before"] > time.time() and not executor.begins):
+            continue
+        new = replace(new_submission(store, config, executor, environment, defaults), whole=False)
+        claim = spawns.again(store, new, *where, executor.asked, retried=True)
+        handed = hand_over(store, config, executor, new, claim)
+        done.take(handed)
+        if handed.refused is not None:
+            refused.append(handed.refused)
 
 
 def _note(store: Store, request: _Request) -> None:
@@ -427,7 +455,9 @@ def _keep_agent(store: Store, config: Config) -> None:
         db = store.statements(connection)
         host = host_name()
         needed = any(db.row(name, host=host) is not None for name in ("any_waiting", "any_running"))
-        needed |= db.run("next_begin", now=time.time(), executor="local").fetchone() != (None,)
+        now = time.time()
+        (begin,) = db.run("next_begin", now=now, executor="local").fetchone()
+        needed |= copies.earliest(begin, db, now, executor="local") is not None
     if needed:
         executor_of("local", config).submit(folding.bare(store, ""))
 

@@ -14,7 +14,7 @@ from paraschut import fold as folding
 from paraschut import queues
 from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config
-from paraschut.errors import ExecutorError, SubmitError
+from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, Submission, Task
 from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, UnreachableError
 from paraschut.executors.run import CLIENT
@@ -24,6 +24,7 @@ from paraschut.progress import bar
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
+from paraschut.store.runtime import job_row
 from paraschut.store.store import Claim, Claimed, NewSubmission, Store
 
 #: Seconds for which what was submitted may wait to be recorded together with what comes next.
@@ -89,6 +90,20 @@ def new_submission(
         retry=kept_policy(_policy(config, executor)),
         begins=executor.begins,
     )
+
+
+def as_before(
+    store: Store, batch_id: int, job_index: int, n: int | None
+) -> tuple[str, str | None, str | None]:
+    """Return with which executor, what that was given, and in which environment a job was submitted."""
+    with store.reading() as connection:
+        db = store.statements(connection)
+        job_row(db, batch_id, job_index)
+        row = db.row("submitted_as", batch_id=batch_id, job_index=job_index, n=n)
+    if row is None:
+        raise JobError(f"Job {batch_id}:{job_index} was not submitted yet, so it has no copies.")
+    defaults = row["executor_defaults"] if row["executor"] == row["usual"] else None
+    return row["executor"], defaults, row["environment"]
 
 
 def variables_of(config: Config, executor: JobExecutor) -> dict[str, str]:

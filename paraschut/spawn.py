@@ -15,7 +15,7 @@ from paraschut.store.runtime import Key, Statements
 
 if TYPE_CHECKING:
     from paraschut.executors.base import JobExecutor
-    from paraschut.store.store import Claim, NewSubmission, Store
+    from paraschut.store.store import Claim, NewSubmission
 
 
 def _own(JobInfo: dict[str, Any] | None, call: str) -> Key:
@@ -171,37 +171,23 @@ def _hand_over(batch_id: int, job_index: int, n: int | None, take: Any) -> Claim
     from paraschut import fold as folding
     from paraschut.config import load_config
     from paraschut.executors.base import executor_of
-    from paraschut.handover import hand_over, new_submission
+    from paraschut.handover import as_before, hand_over, new_submission
     from paraschut.store.store import Store as OpenStore
 
     config = load_config()
     with OpenStore.of(config) as store:
         if n is None:
             folding.fold(store, config, thorough=True)
-        name, defaults, environment = _as_before(store, batch_id, job_index, n)
+        name, defaults, environment = as_before(store, batch_id, job_index, n)
         executor: JobExecutor = executor_of(name, config, defaults)
         new: NewSubmission = replace(
-            new_submission(store, config, executor, environment, defaults), whole=False
+            new_submission(store, config, executor, environment, defaults), whole=False, begins=False
         )
         claim: Claim = take(store, new, executor)
         handed = hand_over(store, config, executor, new, claim)
         if handed.refused is not None:
             raise handed.refused
         return claim
-
-
-def _as_before(
-    store: Store, batch_id: int, job_index: int, n: int | None
-) -> tuple[str, str | None, str | None]:
-    """Return with which executor, what that was given, and in which environment a job was submitted."""
-    with store.reading() as connection:
-        db = store.statements(connection)
-        runtime.job_row(db, batch_id, job_index)
-        row = db.row("submitted_as", batch_id=batch_id, job_index=job_index, n=n)
-    if row is None:
-        raise JobError(f"Job {batch_id}:{job_index} was not submitted yet, so it has no copies.")
-    defaults = row["executor_defaults"] if row["executor"] == row["usual"] else None
-    return row["executor"], defaults, row["environment"]
 
 
 def spawn_get_info(BatchID: int | None = None, JobIndex: int | None = None) -> list[dict[str, Any]]:
@@ -215,8 +201,8 @@ def spawn_get_info(BatchID: int | None = None, JobIndex: int | None = None) -> l
     Returns
     -------
     list[dict]
-        One for each copy, with ``SpawnID``, ``state`` (``submit``, ``run``, ``complete``, or ``missing`` with the
-        reason as ``failure``), ``attempt``, ``ClusterID``, ``hostname``, ``stdout`` and ``stderr``. Empty for a job that
+        One for each copy, with ``SpawnID``, ``state`` (``submit``, ``run``, ``complete``, ``init`` if it is to be tried
+        again, or ``missing`` with the reason as ``failure``), ``attempt``, ``ClusterID``, ``hostname``, ``stdout`` and ``stderr``. Empty for a job that
         has no copies.
 
     Raises
@@ -257,8 +243,8 @@ def spawn_get_info(BatchID: int | None = None, JobIndex: int | None = None) -> l
 
 
 def _state_of(one: dict[str, Any]) -> str:
-    if one["state"] == "complete":
-        return "complete"
+    if one["state"] in {"complete", "init"}:
+        return str(one["state"])
     if one["ended"] is not None:
         return "missing"
     return "submit" if one["started"] is None else "run"

@@ -27,7 +27,7 @@ from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.resources import warned_after
-from paraschut.store import engine, spool
+from paraschut.store import copies, engine, spool
 from paraschut.store.line import Line
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
@@ -261,7 +261,8 @@ class Agent:
         """Look when the next pause ends, and whether one has."""
         now = time.time()
         self._pass_wanted |= self._begin is not None and self._begin <= now
-        (self._begin,) = db.run("next_begin", now=now, executor="local").fetchone()
+        (begin,) = db.run("next_begin", now=now, executor="local").fetchone()
+        self._begin = copies.earliest(begin, db, now, executor="local")
 
     def _drain(self) -> None:
         for told in self._ear.heard():

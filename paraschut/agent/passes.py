@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paraschut.plan import worth_a_pass
+from paraschut.store import copies
 from paraschut.store.runtime import Statements
 
 
@@ -16,6 +17,8 @@ def pass_is_due(db: Statements, usual: int, now: float, *, idle: bool) -> bool:
     idle : bool
         Whether nothing waits for this machine: then any job is worth a pass.
     """
+    if any(row["executor"] == "local" and row["not_before"] <= now for row in copies.due(db)):
+        return True
     heads = [row for row in db.rows("heads", now=now) if row["executor"] is not None]
     if not heads:
         return False

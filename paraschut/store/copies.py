@@ -20,6 +20,22 @@ def lost(db: Statements, batch_id: int, job_index: int) -> list[dict[str, Any]]:
     ]
 
 
+def due(db: Statements) -> list[dict[str, Any]]:
+    """Return the jobs with copies that are to be tried again, and when their pause is over."""
+    # Hardly any index has copies, and then those who ask need not look at all jobs that run.
+    return db.rows("copies_due") if db.row("any_spawn") is not None else []
+
+
+def earliest(begin: float | None, db: Statements, now: float, **of: Any) -> float | None:
+    """Return the earlier of a time and of the next end of a pause of copies of such jobs."""
+    ends = [
+        row["not_before"]
+        for row in due(db)
+        if row["not_before"] > now and all(row[key] == value for key, value in of.items())
+    ]
+    return min([*ends, *([] if begin is None else [begin])], default=None)
+
+
 def complete(db: Statements, key: Key) -> bool:
     """Say that one copy of a job is complete; return whether all are: this holds for the last to say so, and only it.
 

@@ -371,20 +371,24 @@ def end_attempt(db: Statements, key: Key, ended: Ended, reason: str | None, *, c
             db.run("job_ended", **key._asdict())
         elif (
             reason is not None
-            and not _copy_is_missing(db, key, reason)
+            and not _copy_is_missing(db, key, reason, ended.ended)
             and not _try_again(db, key, reason, ended.ended)
         ):
             db.run("job_missing", **key._asdict(), reason=reason)
     return True
 
 
-def _copy_is_missing(db: Statements, key: Key, reason: str) -> bool:
-    """Write down that one of the copies of a job is missing; return whether it is one."""
+def _copy_is_missing(db: Statements, key: Key, reason: str, now: float) -> bool:
+    """Write down that one of the copies of a job is missing, or is to be tried again; return whether it is one."""
     row = db.row("read_job", batch_id=key.batch_id, job_index=key.job_index)
     if row is None or row["state"] != "spawn":
         return False
     copy = db.row("spawn_of_attempt", **key._asdict())
-    if copy is not None and copy["state"] != "complete":
+    if (
+        copy is not None
+        and copy["state"] != "complete"
+        and not _try_again(db, key, reason, now, copy["SpawnID"])
+    ):
         told = f"copy {copy['SpawnID']}: {reason}"
         db.run("job_spawns", batch_id=key.batch_id, job_index=key.job_index, reason=told)
     return True
@@ -413,8 +417,8 @@ def will_try_again(db: Statements, key: Key, reason: str) -> tuple[Again, dict[s
     return None if again is None else (again, row)
 
 
-def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
-    """Set a job whose current attempt ended badly back to ``init``, if it has retries left for that."""
+def _try_again(db: Statements, key: Key, reason: str, now: float, copy: int | None = None) -> bool:
+    """Set a job whose current attempt ended badly back to ``init``, or a copy, if it has retries left for that."""
     decided = will_try_again(db, key, reason)
     if decided is None:
         return False
@@ -423,8 +427,10 @@ def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
     again, row = decided
     retried, resumed = row["retried"] + again.counts, row["resumed"] + (not again.counts)
     raised = {**json.loads(row["raised"] or "{}"), **again.raised}
+    if copy is not None:
+        db.run("spawn_waits", **key._asdict())
     db.run(
-        "job_retries",
+        "job_retries" if copy is None else "copy_retries",
         batch_id=key.batch_id,
         job_index=key.job_index,
         retried=retried,
@@ -436,6 +442,7 @@ def _try_again(db: Statements, key: Key, reason: str, now: float) -> bool:
         "reason": reason,
         "retried": retried,
         "of": row["allowed"],
+        **({} if copy is None else {"copy": copy}),
         **({"raised": again.raised} if again.raised else {}),
     }
     add_event(db, now, key.batch_id, key.job_index, "retry", json.dumps(told))

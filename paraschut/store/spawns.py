@@ -58,16 +58,22 @@ def again(
     batch_id: int,
     job_index: int,
     vet: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    retried: bool = False,
 ) -> Claim:
-    """Claim those copies of a job that are lost, and only these."""
+    """Claim those copies of a job that are lost, and only these; or only those that are tried again by themselves."""
     of_job = {"batch_id": batch_id, "job_index": job_index}
     with store.writing() as (connection, db):
         row = runtime.job_row(db, batch_id, job_index)
         gone = lost(db, batch_id, job_index) if row["state"] == "spawn" else []
+        if retried:
+            gone = [one for one in gone if one["state"] == "init"]
         if not gone:
             return Claim([], [])
         (highest,) = db.run("highest_attempt", **of_job).fetchone()
         copies = [Copy(one["SpawnID"], highest + 1 + place) for place, one in enumerate(gone)]
+        if retried:
+            return _claim(store, connection, db, new, row, copies, vet)
         db.run("job_spawns", **of_job, reason=None)
         told = json.dumps({"copies": [one.spawn_id for one in copies]})
         runtime.add_event(db, new.now, batch_id, job_index, "respawn", told)
@@ -92,7 +98,10 @@ def _claim(
     found: list[Any] = []
     name = row["name"] or row["batch_name"]
     candidates = [
-        (row["BatchID"], row["JobIndex"], copy.n - 1, row["metadata"], row["raised"], row["workdir"], name)
+        (
+            *(row["BatchID"], row["JobIndex"], copy.n - 1, row["metadata"], row["raised"], row["workdir"]),
+            *(name, row["not_before"]),
+        )
         for copy in copies
     ]
     refused: list[tuple[int, int, str]] = []

@@ -23,6 +23,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     null,
+    or_,
     select,
     table,
     update,
@@ -289,8 +290,11 @@ def statements() -> dict[str, ClauseElement]:
         .join(submission, submission.c.token == attempt.c.token)
         .where(
             _THIS_ATTEMPT,
-            job.c.attempt == attempt.c.n,
-            job.c.state.in_([_word("submit"), _word("run")]),
+            or_(
+                (job.c.attempt == attempt.c.n) & job.c.state.in_([_word("submit"), _word("run")]),
+                (job.c.state == _word("spawn"))
+                & exists(select(_ONE).select_from(spawn).where(OF_COPY, spawn.c.attempt == attempt.c.n)),
+            ),
         ),
         "job_retries": update(job)
         .where(_THIS_JOB)
@@ -303,6 +307,9 @@ def statements() -> dict[str, ClauseElement]:
             raised=P("raised"),
             not_before=P("not_before"),
         ),
+        "copy_retries": update(job)
+        .where(_THIS_JOB)
+        .values(retried=P("retried"), resumed=P("resumed"), raised=P("raised"), not_before=P("not_before")),
         # When the agent of a machine, or the closer of a batch, has to look again.
         "next_begin": select(func.min(job.c.not_before))
         .join(batch, batch.c.BatchID == job.c.BatchID)
@@ -510,9 +517,27 @@ def statements() -> dict[str, ClauseElement]:
         ),
         "attempt_of_spawn": update(attempt).where(_THIS_ATTEMPT).values(spawn_id=P("spawn_id")),
         "spawn_done": update(spawn)
-        .where(_OF_JOB, spawn.c.attempt == P("n"), spawn.c.state == _word("spawn"))
+        .where(_OF_JOB, spawn.c.attempt == P("n"), spawn.c.state != _word("complete"))
         .values(state=_word("complete")),
-        "spawn_left": select(func.count()).select_from(spawn).where(_OF_JOB, spawn.c.state == _word("spawn")),
+        "spawn_left": select(func.count())
+        .select_from(spawn)
+        .where(_OF_JOB, spawn.c.state != _word("complete")),
+        "spawn_waits": update(spawn).where(_OF_JOB, spawn.c.attempt == P("n")).values(state=_word("init")),
+        "copies_due": select(job.c.BatchID, job.c.JobIndex, job.c.not_before, batch.c.executor)
+        .join(batch, batch.c.BatchID == job.c.BatchID)
+        .where(
+            active(),
+            job.c.state == _word("spawn"),
+            exists(
+                select(_ONE)
+                .select_from(spawn)
+                .where(
+                    spawn.c.BatchID == job.c.BatchID,
+                    spawn.c.JobIndex == job.c.JobIndex,
+                    spawn.c.state == _word("init"),
+                )
+            ),
+        ),
         "forget_spawns": delete(spawn).where(_OF_JOB),
         "job_spawns": update(job).where(_THIS_JOB).values(state=_word("spawn"), failure=P("reason")),
         "job_rejoins": update(job)

@@ -47,9 +47,11 @@ UPDATE attempt SET host=:host, started=coalesce(attempt.started, :now) WHERE att
 -- job_state
 UPDATE job SET state=:state, revision=(job.revision + 1), failure=NULL, absent_since=NULL, retried=0, resumed=0, not_before=0 WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- job_to_retry
-SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND job.attempt = attempt.n AND job.state IN ('submit', 'run');
+SELECT job.metadata, job.retried, job.resumed, job.raised, attempt.asked, submission.retry FROM job JOIN attempt ON attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex" JOIN submission ON submission.token = attempt.token WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n AND (job.attempt = attempt.n AND job.state IN ('submit', 'run') OR job.state = 'spawn' AND (EXISTS (SELECT 1 FROM spawn WHERE spawn."BatchID" = attempt."BatchID" AND spawn."JobIndex" = attempt."JobIndex" AND spawn."SpawnID" = attempt.spawn_id AND spawn.attempt = attempt.n)));
 -- job_retries
 UPDATE job SET state='init', failure=NULL, absent_since=NULL, retried=:retried, resumed=:resumed, raised=:raised, not_before=:not_before WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
+-- copy_retries
+UPDATE job SET retried=:retried, resumed=:resumed, raised=:raised, not_before=:not_before WHERE job."BatchID" = :batch_id AND job."JobIndex" = :job_index;
 -- next_begin
 SELECT min(job.not_before) AS min_1 FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.not_before > 0 AND job.not_before > :now AND batch.executor = :executor;
 -- next_begin_of
@@ -113,9 +115,13 @@ INSERT OR REPLACE INTO spawn ("BatchID", "JobIndex", "SpawnID", attempt, state) 
 -- attempt_of_spawn
 UPDATE attempt SET spawn_id=:spawn_id WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- spawn_done
-UPDATE spawn SET state='complete' WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.attempt = :n AND spawn.state = 'spawn';
+UPDATE spawn SET state='complete' WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.attempt = :n AND spawn.state != 'complete';
 -- spawn_left
-SELECT count(*) AS count_1 FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.state = 'spawn';
+SELECT count(*) AS count_1 FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.state != 'complete';
+-- spawn_waits
+UPDATE spawn SET state='init' WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index AND spawn.attempt = :n;
+-- copies_due
+SELECT job."BatchID", job."JobIndex", job.not_before, batch.executor FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state IN ('submit', 'run', 'spawn') AND job.state = 'spawn' AND (EXISTS (SELECT 1 FROM spawn WHERE spawn."BatchID" = job."BatchID" AND spawn."JobIndex" = job."JobIndex" AND spawn.state = 'init'));
 -- forget_spawns
 DELETE FROM spawn WHERE spawn."BatchID" = :batch_id AND spawn."JobIndex" = :job_index;
 -- job_spawns

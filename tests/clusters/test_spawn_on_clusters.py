@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from helpers import BATCH
+from sites import configure
 from test_contract import on
 from test_spawned_copies import COPIES, TWIN, copies, go
 
@@ -124,6 +125,26 @@ def test_a_reset_in_the_middle_takes_the_copies_with_it(site, spawns):
     rows = world.attempts(JobIndex=0)
     assert [row["reason"] for row in rows] == ["cancelled"] * 4 + [None] * 4
     assert min(row["submitted"] for row in rows[4:]) >= max(row["ended"] for row in rows[:4])
+    assert sum(line.endswith(" complete") for line in world.lines()) == 1
+    site.until_rests()
+
+
+@on("slurm", "sge")
+def test_a_copy_of_a_job_with_retries_goes_again_by_itself(site, spawns):
+    """Nobody makes a pass but the closer, when their array has ended."""
+    world = site.world
+    configure(world, executor=f'"{site.executor}"', retry_pause=1)
+    spawns(2, retries=1)
+    until_copies(site, 3)
+    os.kill(process_of(site, 2).pid, signal.SIGKILL)
+    go(world, 0, 1)
+    world.until(lambda: world.lines().count("copy 2 2") == 2, 90)
+    go(world, 2)
+    world.until_complete(seconds=120)
+    rows = world.attempts(JobIndex=0)
+    assert [row["spawn_id"] for row in rows] == [0, 1, 2, 2]
+    assert [row["reason"] for row in rows] == [None, None, "signal 9 (SIGKILL)", None]
+    assert rows[3]["started"] - rows[2]["ended"] >= 1
     assert sum(line.endswith(" complete") for line in world.lines()) == 1
     site.until_rests()
 

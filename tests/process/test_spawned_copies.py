@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from helpers import BATCH, kill
+from test_retries import configured
 
 import paraschut as psu
 
@@ -126,6 +127,23 @@ def test_a_copy_that_was_killed_is_missing_by_its_number_and_only_it_runs_again(
     world.until_complete()
     assert world.lines().count("copy 2 2") == 2
     assert [one for one in world.lines() if one.endswith("complete")] == ["said 2 complete"]
+
+
+def test_copies_of_a_job_with_retries_go_again_by_themselves(world, spawns):
+    """The agent stays for the pause; only those that died run again, and the job is never missing."""
+    configured(world, retry_pause=0.5)
+    spawns(3, waits=True, retries=2)
+    psu.submit_jobs(psu.LocalJobExecutor(max_workers=4, cpus=4), Verbose=False)
+    world.until_lines(4)
+    for copy in (0, 2):
+        (attempt,) = world.attempts(JobIndex=0, spawn_id=copy)
+        kill(int(attempt["process"].partition(":")[0]))
+    world.until(lambda: len(world.attempts(JobIndex=0)) == 6)
+    assert world.failures() == {}
+    go(world, *range(4))
+    world.until_complete()
+    assert [len(world.attempts(JobIndex=0, spawn_id=copy)) for copy in range(4)] == [2, 1, 2, 1]
+    assert sum(one.endswith("complete") for one in world.lines()) == 1
 
 
 def test_the_one_that_began_may_be_killed_too(world, spawns):

@@ -8,6 +8,7 @@ from verbs import ask, claim, end, fold_events, states
 
 import paraschut as psu
 from paraschut.errors import JobError, NotInJobError, StaleJobError
+from paraschut.store import copies as copies_module
 from paraschut.store.runtime import Key
 
 
@@ -70,6 +71,39 @@ def test_one_that_is_lost_is_named_and_another_takes_its_place(store, three):
     three(2)
     with pytest.raises(StaleJobError, match="Attempt 2 of job"):
         psu.spawn_complete()
+
+
+def pause_ends(store):
+    with store.writing() as (_, db):
+        return [row["not_before"] for row in copies_module.due(db)]
+
+
+def test_one_that_is_lost_goes_again_by_itself_as_often_as_the_job_may(store, three, configure):
+    """The pass after its pause takes it; what is left of the job's retries is for all copies together."""
+    psu.set_job_field(BATCH, 0, {"retries": 1})
+    end(store, Key(BATCH, 0, 2), code=3, reason="exit code 3")
+    assert copies() == [(0, "run", None), (1, "init", None), (2, "submit", None)]
+    assert ask(store.index, 'SELECT failure, retried FROM job WHERE "JobIndex" = 0') == [(None, 1)]
+    assert len(pause_ends(store)) == 1
+    end(store, Key(BATCH, 0, 3), code=4, reason="exit code 4")
+    assert copies()[1:] == [(1, "init", None), (2, "missing", "exit code 4")]
+    assert ask(store.index, 'SELECT failure FROM job WHERE "JobIndex" = 0') == [("copy 2: exit code 4",)]
+    with store.writing() as (_, db):
+        db.connection.execute("UPDATE job SET not_before = 1")
+    psu.submit_jobs(Verbose=False)
+    assert copies()[1:] == [(1, "submit", None), (2, "missing", "exit code 4")]
+    assert ask(store.index, 'SELECT failure FROM job WHERE "JobIndex" = 0') == [("copy 2: exit code 4",)]
+    assert pause_ends(store) == []
+    assert psu.spawn_resubmit(BATCH, 0) == [2]
+
+
+def test_one_that_waits_for_another_try_is_not_done(store, three):
+    psu.set_job_field(BATCH, 0, {"retries": 1})
+    end(store, Key(BATCH, 0, 2), code=3, reason="exit code 3")
+    for n in (1, 3):
+        three(n)
+        assert psu.spawn_complete()["state"] == "spawn"
+    assert psu.spawn_resubmit(BATCH, 0) == [1]  # a person does not wait for the pause
 
 
 def test_one_that_was_complete_may_end_as_it_likes(store, three):
