@@ -384,7 +384,7 @@ def _send_copies(
         ):
             continue
         name, defaults, environment = as_before(store, *where, None)
-        executor = _reached(store, config, _Kind(name, defaults), done, refused)
+        executor = _reached(store, config, _Kind(name, defaults), request.since, done, refused)
         if executor is None or (row["not_before"] > time.time() and not executor.begins):
             continue
         new = replace(new_submission(store, config, executor, environment, defaults), whole=False)
