@@ -193,7 +193,7 @@ class FunctionMap:
         self._watch.begin()
         self._seen.clear()
         waiting = set(self._call_jobs())
-        with bar(self.layout.total, self.name, progress) as show:
+        with bar(self.layout.total, self.name, "call", wanted=progress, stays=True) as show:
             try:
                 while waiting:
                     found = self._watch.until(lambda: self._look() or None, left(), _LEAST, hold=True)
