@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from paraschut.agent import ends
+from paraschut.agent import ends, series
 from paraschut.agent.job import Kind, Wrapper
+from paraschut.process import boot_id
 
 #: Bytes after which a new file of ends is begun.
 ENDS_SIZE = 1 << 20
@@ -150,7 +151,11 @@ class Crew:
         return lines
 
     def clear_ends(self) -> None:
-        """Remove the files of ends: nothing runs, and all that they say is in the index."""
+        """Remove the files of ends, and of workers whose zygote was killed: all that they say is in the index."""
+        for path in series.files(self.folder):
+            if not ends.is_alive(f"{series.process_of(path)}:{boot_id()}"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
         for path in self._offsets:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -218,6 +218,16 @@ def path_of(folder: str, process: str) -> str:
     return os.path.join(folder, f"series.{process}")
 
 
+def files(folder: str) -> list[str]:
+    """Return the files of all workers."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith("series.")]
+
+
+def process_of(path: str) -> str:
+    """Return the pid and start ticks of the zygote whose worker has that file."""
+    return os.path.basename(path).removeprefix("series.")
+
+
 def left_by(folder: str, process: str) -> Left:
     """Return what the worker of a zygote leaves behind that was killed."""
     try:

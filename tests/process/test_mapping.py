@@ -330,19 +330,19 @@ def test_what_makes_the_calls_is_killed_and_every_call_is_made_at_most_once(worl
 
 def test_a_worker_that_dies_among_short_calls_takes_no_result_with_it_and_one_call_at_most(world):
     """It has taken many at once: what it had made is told by its file, and what it had not begun is made by others."""
-    calls = psu.persist_map(noted, range(3000), name="short")
+    calls = psu.persist_map(noted, range(1500), name="short")
     killed = 0
-    for number in range(6):
+    for number in range(4):
         until(lambda least=number * 300: len(world.lines()) > least)
         for process in zygotes(world)[:1]:
             for victim in process.children():
                 kill(victim.pid)
                 killed += 1
     found = calls.results(timeout=60, default=None)
-    lost = {x for x in range(3000) if found[x] is None}
+    lost = {x for x in range(1500) if found[x] is None}
     made = sorted(map(int, world.lines()))
     assert len(made) == len(set(made))
-    assert set(range(3000)) - set(made) <= lost
+    assert set(range(1500)) - set(made) <= lost
     assert killed > 0
     assert len(lost) <= killed
     assert {error.reason for error in calls.failures().values()} <= {"signal 9 (SIGKILL)"}
