@@ -54,8 +54,10 @@ CALLS = {"joblib": 1000, "huey": 1000, "dask": 1000, "parsl": 500, "executorlib"
 def peer(name: str) -> float:
     """Return the calls per second of another library; nan where it is not installed or does not work."""
     command = [str(PEERS), str(Path(__file__).with_name("peers.py")), name, str(CALLS[name]), str(WORKERS)]
+    here = str(Path(__file__).parent)
+    environ = {**os.environ, "PYTHONPATH": here, "PATH": f"{PEERS.parent}{os.pathsep}{os.environ['PATH']}"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
         return float(done.stdout.split()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
         return math.nan
