@@ -228,6 +228,21 @@ def process_of(path: str) -> str:
     return os.path.basename(path).removeprefix("series.")
 
 
+def writes_of(log: str, key: tuple[int, int, int]) -> bool:
+    """Return whether what writes into a log that has no name yet is at that job: it may be at another one of its own."""
+    folder, name = os.path.split(log)
+    try:
+        series = Series(path_of(folder, name.split(".")[1]))
+    except OSError:  # it has but one
+        return True
+    try:
+        return series.last().key == key
+    except IndexError:  # it is about to take another job
+        return False
+    finally:
+        series.close()
+
+
 def left_by(folder: str, process: str) -> Left:
     """Return what the worker of a zygote leaves behind that was killed."""
     try:

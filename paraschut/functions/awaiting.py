@@ -7,6 +7,7 @@ wait is for a job that can no longer end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from paraschut.config import Config
 from paraschut.dispatch import tend
 from paraschut.errors import ExecutorError, JobFailed, NotFoundError, StoreBusyError, TrustError
 from paraschut.executors.base import JobExecutor
+from paraschut.look.logs import open_log
 from paraschut.paths import Paths
 from paraschut.runtime import _Desk
 from paraschut.store import calls, pickles
@@ -254,16 +256,14 @@ class Watch:
         more = f"\n\n{words.rstrip()}" if words else ""
         return JobFailed(f"{label} failed: {reason}{more}", reason, words)
 
-    def log(self, job_index: int, key: str) -> str:
+    def log(self, job_index: int, stream: str) -> str:
         """Return what the last attempt of a job wrote, also while it runs."""
         rows = self.read(lambda db: db.rows("read_attempts", batch_id=self.batch_id, job_index=job_index))
         for row in rows[-1:]:
-            for place in self.paths.log_places(self.batch_id, job_index, row, key):
-                try:
-                    with open(place, encoding="utf-8", errors="replace") as file:
-                        return file.read()
-                except FileNotFoundError:
-                    continue
+            key = (self.batch_id, job_index, row["n"])
+            for place in self.paths.log_places(self.batch_id, job_index, row, stream):
+                with contextlib.suppress(FileNotFoundError), open_log(place, key) as file:
+                    return file.read().decode("utf-8", "replace")
         return ""
 
 

@@ -8,11 +8,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from paraschut import checks
 from paraschut import fold as folding
 from paraschut import job as jobs
+from paraschut.agent.series import writes_of
 from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, StoreError
 from paraschut.paths import Paths
@@ -122,8 +123,9 @@ def pattern_of(text: str) -> re.Pattern[str]:
 def _print_one(log: Log, chosen: int | list[int] | None, pattern: re.Pattern[str] | None) -> None:
     for place in log.places or (log.path,):
         with contextlib.suppress(FileNotFoundError):
-            for line in lines_of(place, chosen, pattern):
-                print(line)
+            with open_log(place, (log.batch_id, log.job_index, log.n)) as file:
+                for line in lines_in(file, chosen, pattern):
+                    print(line)
             return
     print(
         f"({jobs.label({'BatchID': log.batch_id, 'JobIndex': log.job_index})}: {log.why})",
@@ -176,6 +178,22 @@ def _log_of(index: str, batch_id: int, job_index: int, attempt: Mapping[str, Any
     return Log(batch_id, job_index, attempt["n"], key, path, why, attempt["ended"] is not None, tuple(places))
 
 
+def open_log(place: str, key: tuple[int, int, int]) -> BinaryIO:
+    """Open a file in which the log of an attempt may be.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there, or is the log of another attempt by now.
+    """
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(open(place, "rb"))
+        if os.path.basename(place).startswith("log.") and not writes_of(place, key):
+            raise FileNotFoundError(place)
+        opened.pop_all()
+        return file
+
+
 def _said(attempt: Mapping[str, Any]) -> str:
     """Return what is known of an attempt, from whoever ran it."""
     parts = [str(attempt["reason"] or "")]
@@ -197,7 +215,15 @@ def _said(attempt: Mapping[str, Any]) -> str:
 def lines_of(
     path: str, chosen: int | Collection[int] | None = None, pattern: re.Pattern[str] | None = None
 ) -> Iterator[str]:
-    """Yield lines of a log as text.
+    """Yield lines of a file as text, as ``lines_in`` does."""
+    with open(path, "rb") as file:
+        yield from lines_in(file, chosen, pattern)
+
+
+def lines_in(
+    file: BinaryIO, chosen: int | Collection[int] | None = None, pattern: re.Pattern[str] | None = None
+) -> Iterator[str]:
+    """Yield lines of an open log as text.
 
     Parameters
     ----------
@@ -206,20 +232,19 @@ def lines_of(
     pattern : re.Pattern, optional
         Only lines in which it is found.
     """
-    with open(path, "rb") as file:
-        if isinstance(chosen, int):
-            position, is_cut = _start_of_tail(file, chosen)
-            file.seek(position)
-            lines: Iterator[str] = ("… " * (is_cut and n == 0) + line for n, line in enumerate(_lines(file)))
-        elif chosen is None:
-            lines = _lines(file)
-        else:
-            last = max(chosen, default=-1)
-            wanted = frozenset(chosen)
-            lines = (line for n, line in _until(enumerate(_lines(file)), last) if n in wanted)
-        for line in lines:
-            if pattern is None or pattern.search(line):
-                yield line
+    if isinstance(chosen, int):
+        position, is_cut = _start_of_tail(file, chosen)
+        file.seek(position)
+        lines: Iterator[str] = ("… " * (is_cut and n == 0) + line for n, line in enumerate(_lines(file)))
+    elif chosen is None:
+        lines = _lines(file)
+    else:
+        last = max(chosen, default=-1)
+        wanted = frozenset(chosen)
+        lines = (line for n, line in _until(enumerate(_lines(file)), last) if n in wanted)
+    for line in lines:
+        if pattern is None or pattern.search(line):
+            yield line
 
 
 def _until(numbered: Iterator[tuple[int, str]], last: int) -> Iterator[tuple[int, str]]:

@@ -283,6 +283,28 @@ def test_print_log_shows_what_a_warm_call_wrote_while_it_runs_and_after(world, c
     assert capsys.readouterr().out == "said 0\nsaid 1\nsaid 2\nsaid 1\n"
 
 
+def test_calls_that_a_worker_has_taken_and_not_begun_have_written_nothing(world, capsys):
+    def talks(x):
+        if x == 100:
+            # What would name the log, and give back what has not begun, does nothing for now.
+            os.kill(os.getppid(), signal.SIGSTOP)
+            print("said", x, flush=True)
+            (world_home / "zygote").write_text(str(os.getppid()))
+            while not (world_home / "gate").exists():
+                time.sleep(0.01)
+
+    world_home = world.home
+    calls = psu.persist_map(talks, range(200), name="talk", Executor=psu.LocalJobExecutor(max_workers=1))
+    until(lambda: "said" in calls.getstdout(100))
+    assert {x for x in range(200) if calls.getstdout(x)} == {100}
+    for x in (row["JobIndex"] for row in world.attempts(calls.batch_id, ended=None) if row["started"]):
+        psu.print_log(calls.batch_id, x)
+    (world.home / "gate").touch()
+    os.kill(int((world.home / "zygote").read_text()), signal.SIGCONT)
+    assert calls.results(timeout=60) == [None] * 200
+    assert capsys.readouterr().out.count("said 100") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGKILL])
 def test_a_call_that_takes_its_worker_with_it_is_the_only_one_that_fails(world, number):
     def dies(x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paraschut.agent.series import Claim, Series, left_by, path_of, stop
+from paraschut.agent.series import Claim, Series, left_by, path_of, stop, writes_of
 
 CLAIMS = [Claim((7, number, 1), "f00", number, 100.0 + number) for number in range(4)]
 PROCESS = "1:2"
@@ -111,3 +111,17 @@ def test_logs_that_have_the_name_of_a_call_serve_no_other(zygote, worker):
     assert named == [CLAIMS[1]]
     worker.ended()
     assert not worker.starts()
+
+
+def test_a_log_without_a_name_is_that_of_the_call_that_has_begun_last(tmp_path, zygote):
+    def written():
+        return [writes_of(str(tmp_path / f"log.{PROCESS}.1"), claim.key) for claim in CLAIMS]
+
+    assert writes_of(str(tmp_path / "log.3:4.1"), CLAIMS[3].key)  # what has no such file has but one job
+    assert written() == [True, False, False, False]
+    assert zygote.starts()
+    zygote.ended()
+    zygote.adopt(zygote.propose(CLAIMS[1:]), 3)
+    for begun in range(1, 4):
+        assert zygote.starts()
+        assert written() == [number == begun for number in range(4)]
