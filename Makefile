@@ -1,6 +1,6 @@
 # make demo   sets everything up and runs the main job to its result
 # make test   sets everything up and runs all tests
-# make browser   installs JupyterLab and Chromium for the tests that look at notebooks
+# make browser   installs JupyterLab, Chromium and tmux for the tests that look at notebooks and terminals
 # make clusters   starts a Slurm and a Grid Engine for the tests that want one
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,9 +32,10 @@ bench: $(VENV)/.demo
 docs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/docs
 
-# Debian's Chromium, if there is none, and what drives it; needs root for that.
+# Debian's Chromium and tmux, if there are none, and what drives the browser; needs root for that.
 browser: $(VENV)/.test
 	command -v chromium chromium-browser google-chrome || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
+	command -v tmux || { apt-get update -qq && apt-get install -qq -y --no-install-recommends tmux; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
 
 # The guide as a site, in build/guide.

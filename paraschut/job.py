@@ -79,9 +79,11 @@ class Job(dict[str, Any]):
         return Job(self, origin=self.origin, partial=self.partial)
 
     def __repr__(self) -> str:
+        from paraschut.look.texts import clean
+
         word = self.get("failure") or self.get("state")
         words = (joined_name(self.get("name")), str(word), f"{len(self)} fields")
-        return f"<Job {self.get('BatchID')}:{self.get('JobIndex')} {', '.join(filter(None, words))}>"
+        return clean(f"<Job {self.get('BatchID')}:{self.get('JobIndex')} {', '.join(filter(None, words))}>")
 
     def _repr_html_(self) -> str:
         from paraschut.look.render_html import job_html

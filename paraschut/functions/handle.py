@@ -14,6 +14,7 @@ from paraschut.errors import (
 )
 from paraschut.executors.base import JobExecutor
 from paraschut.functions.awaiting import Ending, Watch
+from paraschut.look.texts import clean
 from paraschut.process import host_name
 from paraschut.store.calls import Standing
 
@@ -106,7 +107,7 @@ class FunctionJob:
         self._watch.close()
         told = [f"{self._label} is {status_of(standing, ending)}"]
         if ending is not None and not ending.good:
-            told.append(self._watch.failure(ending, "").reason)
+            told.append(clean(self._watch.failure(ending, "").reason))
         if standing.state == "init" and ending is None:
             told.append("submit_jobs() or fetch() hands it over")
         for one in job[-1:]:

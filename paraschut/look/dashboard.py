@@ -21,6 +21,7 @@ from paraschut.look.render_html import queue_html
 from paraschut.look.screen import coloured, show, width
 from paraschut.look.snapshot import Queue
 from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals, estimate_left, spans_of
+from paraschut.look.texts import clean
 from paraschut.paths import Paths
 from paraschut.process import identity
 from paraschut.store import views
@@ -294,7 +295,7 @@ def _reset_missing(store: Store, condition: Any) -> None:
 
 def _report(store: Store, batch_id: int, one: MissingRow) -> None:
     path = Paths(store.index).log(batch_id, one.job_index, one.attempt, "stderr")
-    print(f"\n{batch_id}:{one.job_index} is missing: {one.reason}")
+    print(f"\n{batch_id}:{one.job_index} is missing: {clean(one.reason)}")
     try:
         for line in lines_of(path, _REPORT_LINES):
             print(f"    {line}")
@@ -306,4 +307,4 @@ def _report(store: Store, batch_id: int, one: MissingRow) -> None:
         )
     words = json.loads(summary[-1]["qstat"] or "{}").get("scheduler") if summary else None
     if words:
-        print(f"    the scheduler said: {words}")
+        print(f"    the scheduler said: {clean(str(words))}")

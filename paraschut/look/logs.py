@@ -26,8 +26,10 @@ _BLOCK = 1 << 20
 #: Seconds between two looks at a log that is followed, and at whether its job has ended.
 _PAUSE, _LOOK = 0.2, 1.0
 
-# Colours are kept; what else would change a terminal, or is no text, is not.
-_CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]+")
+# Colours are kept; what else would change a terminal or turn round what follows, or is no text, is not.
+_CONTROL = re.compile(
+    r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+"
+)
 
 
 class Log(NamedTuple):

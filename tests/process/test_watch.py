@@ -7,6 +7,8 @@ import os
 import pty
 import re
 import select
+import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -141,6 +143,49 @@ def test_it_fits_into_its_terminal_also_when_that_changes(watched):
     assert max(map(len, terminal.screen.splitlines())) <= 60
     terminal.press("q")
     assert terminal.wait() == 0
+
+
+class Tmux:
+    """A terminal of tmux, with a server of its own."""
+
+    def __init__(self, socket, command):
+        self.call = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+        self("new-session", "-d", "-x", "90", "-y", "20", command)
+
+    def __call__(self, *words):
+        return subprocess.run(
+            [*self.call, *words], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    @property
+    def screen(self):
+        return self("capture-pane", "-p")
+
+
+@pytest.mark.parametrize("key", ["q", "C-c"])
+def test_in_tmux_it_changes_follows_the_size_and_leaves_what_was_there(store, make_jobs, tmp_path, key):
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed here; 'make browser' installs it")
+    from paraschut.prepare import add_batch_to_queue
+
+    add_batch_to_queue(BATCH, make_jobs(3, name="yeast/map"))
+    watch = f"{shlex.quote(sys.executable)} -m paraschut watch -n 0.2"
+    tmux = Tmux(tmp_path / "tmux", f"echo before; {watch}; echo status $?; exec cat")
+    try:
+        until(lambda: "yeast/map" in tmux.screen, what=lambda: tmux.screen)
+        assert "before" not in tmux.screen
+        change.set_job_field(BATCH, 0, {"state": "complete"})
+        until(lambda: "33%" in tmux.screen, what=lambda: tmux.screen)
+        tmux("resize-window", "-x", "60", "-y", "5")
+        until(lambda: "more below" in tmux.screen, what=lambda: tmux.screen)
+        tmux("resize-window", "-x", "90", "-y", "20")
+        until(lambda: "on queue" in tmux.screen, what=lambda: tmux.screen)
+        tmux("send-keys", key)
+        until(lambda: "status 0" in tmux.screen, what=lambda: tmux.screen)
+        assert "before" in tmux.screen
+        assert "watch: stopped" in tmux.screen
+    finally:
+        tmux("kill-server")
 
 
 def test_into_a_pipe_it_is_plain_text(index):

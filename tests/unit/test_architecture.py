@@ -86,6 +86,7 @@ DOORS = {
     ("agent.worker", "runtime"),
     # A job shows itself in a notebook.
     ("job", "look.render_html"),
+    ("job", "look.texts"),
 }
 
 
