@@ -54,6 +54,7 @@ def test_the_python_of_a_page_runs_as_one_session(page, playground):
         ],
         "growing.md": ["435 is the sum of 0 to 29", "1 failure"],
         "index.md": ["9", "16", "all is well"],
+        "local.md": ["0", "#!/bin/sh"],
         "trust.md": ["$(rm x); `id`"],
         "watching.md": ["n is 2", "[0, 1, 2]", "watching.html"],
     }
