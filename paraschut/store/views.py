@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from paraschut import job as jobs
+from paraschut.bulk import uncollected
 from paraschut.look.runs import Run
 from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
@@ -150,14 +151,22 @@ def job_dicts(
         query = query.where(
             wanted | (active() & job.c.failure.is_not(None)) if "missing" in states else wanted
         )
-    rows = [dict(row) for row in connection.execute(query.order_by(job.c.BatchID, job.c.JobIndex)).mappings()]
     found: dict[int, list[jobs.Job]] = {}
-    for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
-        told = attempts_of_batch(connection, batch_id)
-        found[batch_id] = [
-            assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
-        ]
+    with uncollected():
+        rows = list(_dicts(connection, query.order_by(job.c.BatchID, job.c.JobIndex)))
+        for batch_id, group in groupby(rows, key=itemgetter("BatchID")):
+            told = attempts_of_batch(connection, batch_id)
+            found[batch_id] = [
+                assemble(row, told.get(row["JobIndex"], []), store.index, partial=True) for row in group
+            ]
     return found
+
+
+def _dicts(connection: Connection, query: Select[Any]) -> Iterator[dict[str, Any]]:
+    """Return rows as the driver gives them: of thousands, SQLAlchemy's own cost more than the query."""
+    cursor: Any = connection.execute(query).cursor
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
 def attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[dict[str, Any]]]:
@@ -169,8 +178,8 @@ def attempts_of_batch(connection: Connection, batch_id: int) -> dict[int, list[d
         .order_by(attempt.c.JobIndex, attempt.c.n)
     )
     told: dict[int, list[dict[str, Any]]] = {}
-    for row in connection.execute(query).mappings():
-        told.setdefault(row["JobIndex"], []).append(dict(row))
+    for row in _dicts(connection, query):
+        told.setdefault(row["JobIndex"], []).append(row)
     return told
 
 
