@@ -69,7 +69,7 @@ def test_memory_and_time_grow_where_they_were_not_enough(world):
     """Each alone, and only for the job that needed it."""
     world.add(
         GREEDY,
-        "sleep 3",
+        '[ "$PARASCHUT_ATTEMPT" = 2 ] || sleep 100',
         retries=2,
         resources=lambda index: [{"mem": "120M", "walltime": "1m"}, {"mem": "100M", "walltime": "2s"}][index],
     )
