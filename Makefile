@@ -11,10 +11,14 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
 
-# Where Python is told to write no byte code, each of thousands of processes would compile the package anew.
+# The tests of clusters mostly wait, so they run beside the others. Where Python is told to write no byte code, each of
+# thousands of processes would compile the package anew.
 test: $(VENV)/.test
 	$(BIN)/python -m compileall -q paraschut
-	$(BIN)/python -m pytest
+	@mkdir -p build
+	@$(BIN)/python -m pytest tests/clusters > build/clusters.log 2>&1 & clusters=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/clusters; rest=$$?; \
+	wait $$clusters; ended=$$?; cat build/clusters.log; exit $$((rest | ended))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
