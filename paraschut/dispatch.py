@@ -301,6 +301,8 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
 def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
     """Submit what is next; once more, where what was to go on with a batch does not wait for its jobs."""
     done = _submit_once(store, config, request, given)
+    if not request.by_itself:
+        _note(store, request)
     if done.stranded:
         done.left.extend(folding.fold(store, config))
         try:
@@ -362,7 +364,6 @@ def _submit_once(
     if not request.by_itself:
         if not request.filter.strip():
             _take_on(store, config, request, given, told)
-        _note(store, request)
         _keep_agent(store, config)
     if refused and not done.jobs:
         raise refused[0]
