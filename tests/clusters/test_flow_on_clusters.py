@@ -107,7 +107,7 @@ def test_jobs_save_before_their_time_is_over_and_go_on_from_there(site):
 def test_a_job_that_is_tried_again_waits_in_the_queue_until_its_pause_is_over(site):
     """The scheduler is told when it may start, at once; and explain says so."""
     world = site.world
-    configure(world, executor=f'"{site.executor}"', retry_pause=15)
+    configure(world, executor=f'"{site.executor}"', retry_pause=30)
     fails = 'test "$PARASCHUT_ATTEMPT" -ge 2 || exit 3; ' + world.says("$J")
     world.add(fails, fails, world.says("$J"), retries=1, priority=lambda index: 2 - index // 2)
     psu.submit_jobs(Verbose=False)
@@ -124,9 +124,9 @@ def test_a_job_that_is_tried_again_waits_in_the_queue_until_its_pause_is_over(si
     assert world.lines() == ["0", "1", "2"] or world.lines() == ["1", "0", "2"]
     for index in (0, 1):
         first, second = world.attempts(JobIndex=index)
-        assert second["submitted"] - first["ended"] < 15
+        assert second["submitted"] - first["ended"] < 30
         # Shells write whole seconds.
-        assert second["started"] - first["ended"] >= 14
+        assert second["started"] - first["ended"] >= 29
     site.until_rests()
 
 
