@@ -81,7 +81,7 @@ def test_a_job_that_asks_for_a_field_it_does_not_have_fails_with_a_reason(world,
     world.until(world.failures)
     assert world.failures() == {0: "exit code 9"}
     assert "has no field 'n'" in shell("log", "last:0", "--stderr")
-    assert "exit code 9: 0" in shell("queue", "--display", "missing")
+    assert "exit code 9: 0" in shell("queue", "--state", "missing")
     assert "has no field 'n'" in shell("queue", "--report-missing")
     assert shell("reset", "--filter", "failure IS NOT NULL", "--yes") == "Set 1 job to 'init'.\n"
     assert world.states() == {0: "init"}
