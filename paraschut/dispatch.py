@@ -378,6 +378,9 @@ def _send_copies(
         return  # it says which jobs are meant, and these have begun
     with store.reading() as connection:
         found = copies.due(store.statements(connection))
+    reached: dict[
+        _Kind, JobExecutor | None
+    ] = {}  # one that cannot be reached says so once, not for each copy
     for row in found:
         where = (row["BatchID"], row["JobIndex"])
         if (request.only is not None and where[0] not in request.only) or (
@@ -385,7 +388,10 @@ def _send_copies(
         ):
             continue
         name, defaults, environment = as_before(store, *where, None)
-        executor = _reached(store, config, _Kind(name, defaults), request.since, done, refused)
+        kind = _Kind(name, defaults)
+        if kind not in reached:
+            reached[kind] = _reached(store, config, kind, request.since, done, refused)
+        executor = reached[kind]
         if executor is None or (row["not_before"] > time.time() and not executor.begins):
             continue
         new = replace(new_submission(store, config, executor, environment, defaults), whole=False)

@@ -1,6 +1,6 @@
 """The command line: one short command for each verb, which calls what a notebook would call.
 
-The commands of shell jobs are in ``job_cli``, which gets by without click.
+The commands of shell jobs are in ``cli.job``, which gets by without click.
 """
 
 from __future__ import annotations

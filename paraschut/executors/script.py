@@ -229,11 +229,8 @@ def _export(names: list[str], env: Mapping[str, str]) -> str:
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    return _line(tuple(command), _sorted_out(tuple(env)), env)
-
-
-def _line(command: tuple[str, ...], names: _Names, env: Mapping[str, str]) -> str:
-    return _line_of(command, tuple([f"{name}={env[name]}" for name in names.others]) if names.others else ())
+    others = _sorted_out(tuple(env)).others
+    return _line_of(tuple(command), tuple([f"{name}={env[name]}" for name in others]))
 
 
 @lru_cache(maxsize=1024)
@@ -266,7 +263,7 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     if names.bad:
         _check_names(f"Job {label}", task.env)
     return (
-        f"paraschut_job() {{\n{_export(names.own, env)}\n{_line(task.command, names, env)}\n}}\n"
+        f"paraschut_job() {{\n{_export(names.own, env)}\n{command_line(task.command, env)}\n}}\n"
         f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {_path(task.stdout)} {_path(task.stderr)}\n"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -122,8 +121,3 @@ def slowest(runs: Iterable[Run], count: int, now: float) -> list[Run]:
 def hungriest(runs: Iterable[Run], count: int) -> list[Run]:
     """Return the runs that needed most memory."""
     return heapq.nlargest(count, (run for run in runs if run.max_rss), key=lambda run: run.max_rss or 0)
-
-
-def wasted(runs: Iterable[Run]) -> Counter[int]:
-    """Return how many attempts of each batch failed."""
-    return Counter(run.batch_id for run in runs if run.reason)

@@ -211,6 +211,27 @@ def test_a_closer_that_does_not_wait_is_made_up_for_at_once(site, wrap):
     assert starts(site.world.lines()) == {0: 1, 1: 1}
 
 
+@on("fake slurm")
+def test_a_closer_that_was_started_too_early_lets_another_one_wait(site):
+    """It gives up while the job still runs; the one that it sends goes on when that has ended."""
+    world = site.world
+    go = shlex.quote(str(world.home / "go"))
+    configure(world, executor=f'"{site.executor}"', command_timeout=4.0)
+    waits = world.says("$J", then=f"until [ -e {go} ]; do sleep 0.1; done")
+    world.add(waits, world.says("$J"), priority=lambda index: 9 - index)
+    site.submit()
+    world.until_lines(1)
+    closer = "SELECT closer FROM submission"
+    (first,) = world.query(closer)
+    early = "import sys; from paraschut.closer import carry_on; carry_on(sys.argv[1], int(sys.argv[2]))"
+    world.python(early, str(world.index), str(BATCH)).wait(60)
+    (second,) = world.query(closer)
+    assert second["closer"] not in {None, first["closer"]}
+    (world.home / "go").touch()
+    world.until_complete(seconds=60)
+    assert starts(world.lines()) == {0: 1, 1: 1}
+
+
 @on("slurm", "sge", "fake pbs")
 def test_what_was_deleted_stays_deleted(site):
     world = site.world
