@@ -26,13 +26,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file for the table (default: one in bench/results)")
     given = parser.parse_args()
     rows: list[Row] = []
+    RESULTS.mkdir(exist_ok=True)
+    out = given.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.md"
     for name in given.only or FIGURES:
         print(f"{time.strftime('%H:%M:%S')} {name} …", file=sys.stderr, flush=True)
         rows.extend(importlib.import_module(f"bench.{name}").measure(quick=given.quick))
-    text = table(rows, quick=given.quick)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (given.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.md").write_text(text + "\n", encoding="utf-8")
+        # After each figure: a run takes long, and what is measured is kept if it is broken off.
+        out.write_text(table(rows, quick=given.quick) + "\n", encoding="utf-8")
+    print(out.read_text(encoding="utf-8"), end="")
 
 
 def table(rows: list[Row], *, quick: bool) -> str:
