@@ -17,7 +17,7 @@ from paraschut.store import runtime
 from paraschut.store.rows import CHUNK, Running
 from paraschut.store.runtime import assemble
 from paraschut.store.schema import active, agent, attempt, batch, event, job, spawn, submission
-from paraschut.store.statements import OF_COPY, standing
+from paraschut.store.statements.terms import OF_COPY, standing
 from paraschut.store.store import Store
 
 
