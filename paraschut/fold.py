@@ -29,8 +29,6 @@ from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
 from paraschut.store.store import Store
 from paraschut.store.views import OpenAttempt, OpenSubmission
 
-#: A submission's token, its executor, and its folder's time stamp when it was last looked through.
-Folder = tuple[str, str, int | None]
 #: Seconds of absence before an attempt is missing: on disks of this machine, and on others, which show new
 #: files late.
 GRACE_LOCAL, GRACE_SHARED = 10.0, 90.0
@@ -70,10 +68,7 @@ def fold(
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
-        folders: dict[str, list[Folder]] = {}
-        for folder in views.open_folders(connection):
-            if only in {None, folder[1]}:
-                folders.setdefault(folder[1], []).append(folder)
+        folders = views.open_folders(connection, only)
     for name, theirs in folders.items():
         try:
             executor = executor_of(name, config)
@@ -245,22 +240,20 @@ def _named_somewhere(token: str) -> bool:
     return False
 
 
-def _stirred(store: Store, folders: list[Folder]) -> list[str]:
+def _stirred(store: Store, folders: list[views.Folder]) -> list[str]:
     """Return the submissions with something new in their folder: thousands without must cost a look each, no more."""
     try:
         above = os.open(Paths(store.index).submissions, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return [token for token, _, _ in folders]
+        return [token for token, _ in folders]
     stat = os.stat
     try:
         return [
-            token
-            for token, _, seen in folders
-            if seen is None or stat(token, dir_fd=above).st_mtime_ns != seen
+            token for token, seen in folders if seen is None or stat(token, dir_fd=above).st_mtime_ns != seen
         ]
     except FileNotFoundError:
         parent = Paths(store.index).submissions
-        return [token for token, _, seen in folders if seen is None or _changed(f"{parent}/{token}") != seen]
+        return [token for token, seen in folders if seen is None or _changed(f"{parent}/{token}") != seen]
     finally:
         os.close(above)
 

@@ -62,7 +62,8 @@ def periodic_submitter(
         if value != math.inf and (not is_number(value) or value < 0):
             raise JobError(f"{name} is {value!r}; it must be a number of 0 or more.")
     index = load_config().index
-    with Store.of(load_config(), create=True), _alone(str(index)), _stopped_by_signals() as stop:
+    Store.of(load_config(), create=True)
+    with _alone(str(index)), _stopped_by_signals() as stop:
         done = 0
         while done < n and not stop.is_set():
             began = time.monotonic()

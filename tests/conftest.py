@@ -88,8 +88,9 @@ def index(home):
 @pytest.fixture
 def store(index):
     """Return the open index."""
-    with Store(index) as opened:
-        yield opened
+    opened = Store(index)
+    opened.rest()  # what is tried opens the index itself
+    return opened
 
 
 @pytest.fixture

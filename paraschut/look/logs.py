@@ -397,6 +397,7 @@ def _follow(store: Store, found: list[Log], lines: int | None, pattern: re.Patte
         nonlocal looked
         if len(over) < len(found) and time.monotonic() - looked > _LOOK:
             over.update(_ended(store, [log for log in found if log not in over]))
+            store.rest()
             looked = time.monotonic()
         return over
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -39,6 +39,11 @@ def _plain_errors() -> Iterator[None]:
 def _engine_of(index: str, limit: float) -> Engine:
     """Return an engine, which keeps no connection, but the statements that it has compiled: most of their cost."""
     return create_engine("sqlite://", creator=lambda: engine.connect(index, limit), poolclass=NullPool)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    raw: Any = connection.connection.driver_connection
+    return cast("sqlite3.Connection", raw)
 
 
 class Index:
@@ -82,8 +87,12 @@ class Index:
         if os.path.exists(self.index):
             journal.refuse_shared_log(self.index)
         self._engine = _engine_of(self.index, lock_timeout)
-        with engine.speaking(self.index), closing(engine.connect(self.index, lock_timeout)) as connection:
-            self._check_version(connection)
+        self._keeps = True
+        #: At most one connection, for the next transaction: to open one costs more than most transactions.
+        self._idle: list[Connection] = []
+        with self._connection() as connection:
+            self._check_version(_driver(connection))
+        self._keeps = False
         if journal_mode != "auto" or other_hosts:
             self.keep_journal(journal.mode_for(self.index, journal_mode, other_hosts=other_hosts))
 
@@ -101,10 +110,36 @@ class Index:
         )
 
     def __enter__(self) -> Self:
+        self._keeps = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing: connections are closed after each transaction."""
+        """Close the connection that was kept; without ``with``, each transaction has one of its own."""
+        self._keeps = False
+        self.rest()
+
+    def rest(self) -> None:
+        """Close the connection that is kept for the next transaction: whoever waits for long stands in nobody's way."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with engine.speaking(self.index):
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # the first, or another thread has it
+                connection = self._engine.connect()
+            good = False
+            try:
+                yield connection
+                connection.rollback()  # to SQLAlchemy, all that was executed is one transaction
+                good = True
+            finally:
+                if good and self._keeps and not self._idle:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
 
     def _create(self, mode: str) -> None:
         """Make the index beside, and give it its name when it is whole: nobody ever meets half of one."""
@@ -153,7 +188,7 @@ class Index:
             "sqlite://", creator=lambda: engine.connect(path, self._limit), poolclass=NullPool
         )
         with made.connect() as connected:
-            raw: Any = connected.connection.driver_connection
+            raw = _driver(connected)
             with Line(path, self._limit).writing(raw):
                 if self._has_nothing(raw):
                     schema.metadata.create_all(connected, checkfirst=False)
@@ -189,6 +224,7 @@ class Index:
 
     def keep_journal(self, mode: str) -> None:
         """Bring the index into a journal mode, if it is in another."""
+        self.rest()
         with engine.speaking(self.index):
             connection = engine.connect(self.index, self._limit)
             try:
@@ -200,8 +236,8 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Run queries that all see the same moment."""
-        with engine.speaking(self.index), self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
+        with self._connection() as connection:
+            raw = _driver(connection)
             raw.execute("BEGIN")
             try:
                 with _plain_errors():
@@ -213,13 +249,12 @@ class Index:
     @staticmethod
     def statements(connection: Connection) -> Statements:
         """Return the generated statements, to be run on a connection."""
-        raw: Any = connection.connection.driver_connection
-        return Statements(raw, _TEXTS)
+        return Statements(_driver(connection), _TEXTS)
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, Statements]]:
         """Run one write transaction."""
-        with engine.speaking(self.index), self._engine.connect() as connection:
-            raw: Any = connection.connection.driver_connection
+        with self._connection() as connection:
+            raw = _driver(connection)
             with self._line.writing(raw), _plain_errors():
                 yield connection, Statements(raw, _TEXTS)

@@ -218,8 +218,14 @@ Index(
     submission.c.token,
     sqlite_where=and_(submission.c.recorded.is_(None), submission.c.settled.is_(None)),
 )
+# It has all that a pass asks of thousands of them.
 Index(
-    "submission_open", submission.c.executor, submission.c.token, sqlite_where=submission.c.settled.is_(None)
+    "submission_open",
+    submission.c.executor,
+    submission.c.token,
+    submission.c.recorded,
+    submission.c.seen,
+    sqlite_where=submission.c.settled.is_(None),
 )
 
 snapshot = Table(
@@ -275,6 +281,7 @@ Index(
 Index(
     "attempt_running",
     attempt.c.host,
+    attempt.c.process,
     sqlite_where=and_(attempt.c.started.is_not(None), attempt.c.ended.is_(None)),
 )
 Index(

@@ -256,16 +256,23 @@ def open_submissions(connection: Connection, tokens: Sequence[str] | None = None
     return found
 
 
-def open_folders(connection: Connection) -> list[tuple[str, str, int | None]]:
+#: Token of a submission, and its folder's time stamp when it was last looked through; None before it was recorded.
+Folder = tuple[str, int | None]
+
+
+def open_folders(connection: Connection, only: str | None = None) -> dict[str, list[Folder]]:
     """Return what tells whether there is something new in the folders of the submissions that are not settled.
 
-    That is token, executor, and the folder's time stamp when it was last looked through; None for one whose claim was
-    not recorded. Of thousands, nothing else is read.
+    They come by executor; ``only``: of this one. Of thousands, nothing else is read.
     """
     seen = case((submission.c.recorded.is_not(None), func.coalesce(submission.c.seen, -2)))
-    query = select(submission.c.token, submission.c.executor, seen).where(submission.c.settled.is_(None))
-    rows: Any = connection.execute(query).cursor
-    found: list[tuple[str, str, int | None]] = rows.fetchall()
+    is_open = submission.c.settled.is_(None)
+    names = select(submission.c.executor).where(is_open).distinct()
+    found: dict[str, list[Folder]] = {}
+    for name in connection.execute(names).scalars() if only is None else [only]:
+        query = select(submission.c.token, seen).where(is_open, submission.c.executor == name)
+        rows: Any = connection.execute(query).cursor
+        found[name] = rows.fetchall()
     return found
 
 
