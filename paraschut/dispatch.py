@@ -353,7 +353,7 @@ def _submit_once(
 
         new = new_submission(store, config, executor, kind.environment, kind.defaults)
         new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
-        with uncollected():
+        with executor.preparing(store.index), uncollected():
             claim = store.claim(new, decide, executor.asked, condition)
             handed = hand_over(store, config, executor, new, claim)
         done.take(handed)

@@ -19,6 +19,8 @@ from paraschut.process import boot_id
 
 #: Bytes after which a new file of ends is begun.
 ENDS_SIZE = 1 << 20
+#: Nanoseconds after which a change of a folder has another time stamp.
+_TICK = 100_000_000
 #: Wrappers that keep an interpreter for function jobs, and wait for some.
 KEPT = 2 * (os.cpu_count() or 1)
 
@@ -41,6 +43,8 @@ class Crew:
         self._ready: dict[Kind | None, deque[Wrapper]] = {}
         self._offsets: dict[str, int] = {}
         self._current: str | None = None
+        #: The time stamp of the folder when all files in it were known.
+        self._looked = 0
         self._launcher: socket.socket | None = None
         # Kept, because a Popen that is collected while its process runs complains.
         self._process: subprocess.Popen[bytes] | None = None
@@ -145,8 +149,15 @@ class Crew:
         """Return what was appended since the last time, also to the files of earlier agents."""
         lines: list[dict[str, Any]] = []
         # A wrapper makes its file with its first line, so there may be new ones of those that were adopted.
-        for path in {**self._offsets, **dict.fromkeys(ends.files(self.folder))}:
-            more, self._offsets[path] = ends.read(path, self._offsets.get(path, 0))
+        changed = -1
+        with contextlib.suppress(FileNotFoundError):
+            changed = os.stat(self.folder).st_mtime_ns
+        if changed != self._looked:
+            self._offsets = {**dict.fromkeys(ends.files(self.folder), 0), **self._offsets}
+            # File systems tell time in ticks: within one, more may come.
+            self._looked = changed if time.time_ns() - changed > _TICK else 0
+        for path in self._offsets:
+            more, self._offsets[path] = ends.read(path, self._offsets[path])
             lines.extend(more)
         return lines
 

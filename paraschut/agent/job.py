@@ -63,6 +63,8 @@ class Wrapper:
         self.handle = handle
         self.kind = kind
         self.hung_up = False
+        #: The keys of the environments that it was told already.
+        self.knows: set[str] = set()
 
     @property
     def pid(self) -> int:
@@ -116,11 +118,14 @@ class Wrapper:
     def send(self, spec: Mapping[str, Any]) -> None:
         """Tell it its job: from now on the job runs, whatever becomes of us."""
         data = json.dumps(spec).encode()
+        data = b"%08x" % len(data) + data
         assert isinstance(self.handle, socket.socket)
-        self.handle.settimeout(10)
         with contextlib.suppress(OSError):  # if it was killed, its end is noticed like that of any other
-            self.handle.sendall(b"%08x" % len(data) + data)
-        self.handle.settimeout(0)
+            sent = self.handle.send(data)
+            if sent < len(data):
+                self.handle.settimeout(10)
+                self.handle.sendall(data[sent:])
+                self.handle.settimeout(0)
 
     def dismiss(self) -> None:
         """Let one go that has no job."""
@@ -175,12 +180,20 @@ def spec_of(
         "environment": row["environment"],
         "asked": row["asked"],
     }
+    own = {**(fields.get("vars") or {}), **mine}
+    if running.wrapper.kind is not None:
+        told: dict[str, Any] = {"function": function, "env": {**environment, **own}}
+    else:
+        # Thousands of jobs have the same environment: it is told once.
+        digest = row["environment"]
+        news = {} if digest in running.wrapper.knows else {"environment": environment}
+        running.wrapper.knows.add(digest)
+        told = {"env": own, "upon": digest, **news}
     return {
-        **({"function": function} if running.wrapper.kind is not None else {}),
+        **told,
         "key": list(key),
         "token": row["token"],
         "command": command_of(str(fields["script"]), workdir),
         "workdir": workdir,
-        "env": {**environment, **(fields.get("vars") or {}), **mine},
         "logs": [paths.log(*key, "stdout"), paths.log(*key, "stderr")],
     }

@@ -86,6 +86,7 @@ def wrap(agent: socket.socket, about: dict[str, str]) -> None:
     me = process()
     folder = os.path.dirname(about["ends"])
     logs = [Log(os.path.join(folder, f"log.{me}.{number}")) for number in (1, 2)]
+    environments: dict[str, dict[str, str]] = {}
     while True:
         spec = receive(agent)
         if not spec:
@@ -94,6 +95,9 @@ def wrap(agent: socket.socket, about: dict[str, str]) -> None:
             if spec is None:
                 append(about["ends"], {"process": me, "not_started": True})
             return  # or the agent leaves and needs no more wrappers
+        if "environment" in spec:
+            environments[spec["upon"]] = spec["environment"]
+        spec["env"] = {**environments[spec["upon"]], **spec["env"]}
         started = time.time()
         code, number, usage = run(agent, spec, logs)
         append_surely(

@@ -12,6 +12,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -271,6 +272,11 @@ class JobExecutor(ABC):
     def isconnected(self) -> bool:
         """Return whether this machine can submit."""
         return True
+
+    def preparing(self, index: str) -> AbstractContextManager[None]:
+        """Return the block in which jobs are chosen and submitted: what takes a while beforehand may begin with it."""
+        del index
+        return nullcontext()
 
     def shutdown(self) -> None:  # noqa: B027 - most executors hold nothing
         """Let go of what this executor holds; jobs go on."""

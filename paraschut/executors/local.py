@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from paraschut.command import without_job
@@ -72,6 +74,7 @@ class LocalJobExecutor(JobExecutor):
         self.max_workers, self.cpus, self.mem = max_workers, cpus, mem
         #: Whether a person said so, or the configuration: the first is not undone by the second.
         self._asked_for = True
+        self._starting: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def configured(cls, config: Config) -> Self:
@@ -101,7 +104,7 @@ class LocalJobExecutor(JobExecutor):
     def asked(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a job asks for; raise JobError if this machine can never give it."""
         asked = super().asked(job)
-        has = self._has()
+        has = self._has
         if asked.get("cpus", 1) > has.cpus:
             raise JobError(
                 f"it asks for {asked['cpus']} cpus, and local jobs may use {has.cpus} on this machine."
@@ -118,12 +121,25 @@ class LocalJobExecutor(JobExecutor):
 
     def most_mem(self) -> int:
         """Return the memory that local jobs may use."""
-        return self._has().mem
+        return self._has.mem
 
+    @cached_property
     def _has(self) -> Capacity:
         from paraschut.agent.limits import capacity_of
 
         return capacity_of(self.max_workers, self.cpus, self.mem)
+
+    @contextmanager
+    def preparing(self, index: str) -> Iterator[None]:
+        """Start the agent if there is none: it gets ready while jobs are chosen for it."""
+        if not self._call(index, socket.socket.connect):
+            self._starting = self._launched(index)
+        try:
+            yield
+        finally:
+            if self._starting is not None:  # nothing came of it
+                self._starting.communicate()
+                self._starting = None
 
     def submit(self, submission: Submission) -> str:
         """Wake the agent, or start one: the jobs wait in the index already."""
@@ -165,13 +181,16 @@ class LocalJobExecutor(JobExecutor):
 
     def wake(self, index: str) -> None:
         """Tell the agent of an index that there is something to do; start one if there is none."""
-        if not self._tell(index):
+        told = self._call(index, lambda wake, path: wake.sendto(self._limits().encode(), path))
+        if not told or self._starting is not None:
             self.start_agent(index)
 
     def _limits(self) -> str:
         return json.dumps([self.max_workers, self.cpus, self.mem, self._asked_for])
 
-    def _tell(self, index: str) -> bool:
+    @staticmethod
+    def _call(index: str, how: Callable[[socket.socket, str], object]) -> bool:
+        """Speak to the agent of an index; return whether there is one."""
         from paraschut.store.engine import local_folder
 
         folder = local_folder(index)
@@ -180,7 +199,7 @@ class LocalJobExecutor(JobExecutor):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wake:
             wake.setblocking(False)
             try:
-                wake.sendto(self._limits().encode(), folder + "/wake")
+                how(wake, folder + "/wake")
             except BlockingIOError:
                 return True  # so many others have woken it that it cannot miss it
             except OSError:
@@ -189,6 +208,21 @@ class LocalJobExecutor(JobExecutor):
 
     def start_agent(self, index: str) -> None:
         """Start an agent; if there is one already, the new one leaves at once."""
+        process, self._starting = self._starting or self._launched(index), None
+        try:
+            _, said = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired as error:
+            raise ExecutorError(
+                f"The agent of this machine could not be started: {error}. The jobs wait."
+            ) from error
+        if process.returncode:
+            words = said.decode(errors="replace").strip().splitlines()[-1:]
+            raise ExecutorError(
+                f"The agent of this machine could not be started: {' '.join(words)}. The jobs wait in the index."
+            )
+
+    def _launched(self, index: str) -> subprocess.Popen[bytes]:
+        """Return the process that becomes the agent's parent: it ends when that is on its own."""
         environ = without_job(os.environ)
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
@@ -200,7 +234,7 @@ class LocalJobExecutor(JobExecutor):
         environ["PARASCHUT_LOCK_TIMEOUT"] = str(config.lock_timeout)
         environ["PARASCHUT_TRUSTED"] = ":".join(config.trusted_users)
         try:
-            done = subprocess.run(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "paraschut.agent", index, self._limits()],
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -208,15 +242,8 @@ class LocalJobExecutor(JobExecutor):
                 stderr=subprocess.PIPE,
                 cwd="/",
                 start_new_session=True,
-                timeout=60,
-                check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             raise ExecutorError(
                 f"The agent of this machine could not be started: {error}. The jobs wait."
             ) from error
-        if done.returncode:
-            words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise ExecutorError(
-                f"The agent of this machine could not be started: {' '.join(words)}. The jobs wait in the index."
-            )
