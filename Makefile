@@ -47,9 +47,9 @@ guide: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The pictures of the dashboard, made anew.
+# The pictures of the dashboard, taken anew while the example runs in JupyterLab.
 pictures: browser
-	$(BIN)/python docs/pictures.py
+	DOCS_PICTURES=$(CURDIR)/docs/pictures $(BIN)/python -m pytest tests/browser/test_example.py
 
 # A real Slurm and a real Grid Engine on this machine, from Debian's packages; needs root.
 clusters:

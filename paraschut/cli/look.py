@@ -307,7 +307,7 @@ def report(
 
     A timeline by host, run times, what was asked for and used, throughput,
     failures by cause, the slowest and hungriest jobs. It opens from disk. It
-    needs matplotlib: pip install "paraschut[plots]"
+    needs matplotlib: pip install matplotlib
 
     For example:
 

@@ -163,7 +163,7 @@ def demo(models: int | None, timeout: float, as_json: bool) -> None:
 
     Which model reads handwritten digits best? Sixteen are trained side by side,
     then ranked, and the best one is tested: three priority groups of one batch.
-    It needs scikit-learn and matplotlib: pip install "paraschut[demo]"
+    It needs two packages more: pip install scikit-learn matplotlib
 
     For example:
 

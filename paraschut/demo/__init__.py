@@ -154,7 +154,7 @@ def _check_libraries() -> None:
     if lacking:
         raise ParaschutError(
             f"The demo needs {' and '.join(lacking)}, which this Python ({sys.executable}) does not have: "
-            'pip install "paraschut[demo]"'
+            "pip install scikit-learn matplotlib"
         )
 
 

@@ -163,7 +163,7 @@ def _index(config: Config) -> tuple[bool | None, str]:
         count = len(views.batches(connection))
     if fault:
         return False, f"{config.index} is damaged ({fault}): bring back a copy of it."
-    return True, f"{config.index}, {count} batches, whole"
+    return True, f"{config.index}, {count} {'batch' if count == 1 else 'batches'}, whole"
 
 
 def _journal(config: Config) -> tuple[bool | None, str]:

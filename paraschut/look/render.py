@@ -327,7 +327,7 @@ def nothing_shown(*, hidden: bool, display: Collection[str] | None, filtered: bo
         states = (
             ", ".join(repr(clean(state)) for state in sorted(display, key=state_rank)) or "no state at all"
         )
-        return f"No job is in the states of Display ({states}): leave Display out to see all of them."
+        return f"No job is in these states ({states}): ask for none to see all of them."
     if filtered:
         return "No job matches the Filter: leave it out to see the whole queue."
     return "The queue is empty: add jobs with add_batch_to_queue, and start them with submit_jobs."

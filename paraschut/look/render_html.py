@@ -79,18 +79,18 @@ border-left:5px solid var(--psu-soft);transform-origin:2px 50%;transition:transf
 .psu .psu-name b{{font-weight:600}}
 .psu small,.psu .psu-soft{{color:var(--psu-soft);font-size:12px}}
 .psu .psu-id{{display:block;font:11.5px/1.4 ui-monospace,Menlo,Consolas,monospace;color:var(--psu-soft)}}
-.psu .psu-bar{{display:flex;flex:1 1 340px;height:14px;min-width:150px;overflow:hidden;border-radius:4px;background:var(--psu-lane);gap:1px}}
+.psu .psu-bar{{display:flex;flex:1 1 240px;height:14px;min-width:150px;overflow:hidden;border-radius:4px;background:var(--psu-lane);gap:1px}}
 .psu .psu-bar i{{display:block;min-width:3px;height:100%;background:var(--c)}}
 .psu .psu-bar i:hover{{filter:brightness(1.15)}}
 .psu .psu-part{{flex:0 0 38px;text-align:right;font-weight:600}}
 .psu .psu-time{{flex:0 0 158px;color:var(--psu-soft);font-size:12px;line-height:1.35}}
 .psu .psu-time b{{display:block;color:var(--psu-ink);font-weight:500}}
-.psu .psu-body{{padding:0 0 10px 17px}}
+.psu .psu-body{{padding:0 0 10px 17px;overflow-x:auto}}
 .psu table.psu-t{{width:auto;margin:0;border:0;border-collapse:collapse;background:none;color:inherit;font-size:13px;table-layout:auto}}
 .psu table.psu-t tr,.psu table.psu-t tr:nth-child(n):hover{{background:none}}
 .psu table.psu-t td,.psu table.psu-t th{{padding:1px 14px 1px 0;border:0;background:none;text-align:left;vertical-align:baseline;
 font-weight:400;white-space:normal;max-width:none}}
-.psu table.psu-t th{{min-width:84px}}
+.psu table.psu-t th:not(.psu-soft){{min-width:84px}}
 .psu table.psu-t td.psu-n{{min-width:30px;text-align:right}}
 .psu .psu-x{{font:12px/1.6 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}}
 .psu .psu-x b{{font-weight:700;color:var(--psu-run)}}

@@ -163,7 +163,7 @@ def _need_matplotlib() -> None:
         import matplotlib  # noqa: F401, ICN001 - only whether it is there
     except ImportError as error:
         raise ParaschutError(
-            'Figures need matplotlib, which is not installed here: pip install "paraschut[plots]"'
+            "Figures need matplotlib, which is not installed here: pip install matplotlib"
         ) from error
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 import nbformat
 import pytest
-from browsing import KERNEL_IDLE, do
+from browsing import KERNEL_IDLE, change_theme, do
 from stories import ROOT
 
 REQUIRED = "browser" in os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
@@ -75,9 +75,7 @@ class Lab:
             f"http://127.0.0.1:{self.port}/lab/workspaces/{self.folder.name}/tree/{self.folder.name}/{name}?token=of-the-tests"
         )
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        theme = "JupyterLab Dark" if dark else "JupyterLab Light"
-        page.evaluate("theme => { jupyterapp.commands.execute('apputils:change-theme', {theme}) }", theme)
-        page.wait_for_selector(f"[data-jp-theme-light={'false' if dark else 'true'}]", state="attached")
+        change_theme(page, scheme)
         # The side bar would leave little room.
         page.evaluate("() => { jupyterapp.shell.collapseLeft() }")
         if run:

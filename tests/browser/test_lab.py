@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
-from browsing import KERNEL_IDLE, do
-from stories import ROOT
+from browsing import do
 
 from paraschut.look.render_html import queue_html
 from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals
@@ -123,23 +121,3 @@ def test_watching_until_the_end_and_until_somebody_stops_it(lab):
     seen(page, "25%")
     do(page, "notebook:interrupt-kernel")
     seen(page, "watch: stopped looking after")
-
-
-def test_the_example_runs_from_top_to_bottom(lab):
-    shutil.copy(ROOT / "example.ipynb", lab.folder)
-    page = lab.open("example.ipynb", run=False)
-    page.wait_for_function(KERNEL_IDLE)
-    do(page, "notebook:clear-all-cell-outputs")
-    page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output').length === 0")
-    do(page, "notebook:run-all-cells")
-    # The last cell shows that all was removed; JupyterLab draws only cells that are near, so it is asked itself.
-    page.wait_for_function(
-        "jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code')"
-        ".every(cell => cell.model.executionCount !== null && cell.model.executionState !== 'running')",
-        timeout=300_000,
-    )
-    said = page.evaluate("JSON.stringify(jupyterapp.shell.currentWidget.content.model.toJSON())")
-    assert '"output_type":"error"' not in said
-    assert "watch: nothing runs or waits any more." in said
-    assert "The queue is empty" in said
-    assert page.said == []

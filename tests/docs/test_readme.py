@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from stories import ROOT
 
 import paraschut as psu
 from paraschut.look.render import render_queue
+from paraschut.look.summary import BatchRow, MissingRow, Span, StateRow, Totals
 
 README = (ROOT / "README.md").read_text("utf-8")
 #: Runs the blocks as one session; a traceback names the line of the README.
@@ -80,16 +80,43 @@ def test_every_command_of_ours_that_it_names_has_help(command, playground):
     assert f"paraschut {' '.join(command)}" in done.stdout
 
 
-def test_the_pictures_are_of_the_dashboard_as_it_is_made():
-    """``make pictures`` makes them anew when it has changed; what they show is the same in a terminal."""
-    pictures = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
-    for theme in ("light", "dark"):
-        path = ROOT / "docs" / "pictures" / f"dashboard-{theme}.png"
-        assert f"docs/pictures/{path.name}" in README
-        assert path.read_bytes().startswith(b"\x89PNG")
-    shown = render_queue([pictures["GENOMES"], pictures["DIGITS"]], pictures["TOTALS"])
-    guide = (ROOT / "docs" / "watching.md").read_text("utf-8")
-    assert f"```text\n{shown}\n```" in guide
+def test_the_pictures_are_there_in_both_themes_and_small():
+    """``make pictures`` takes them from a JupyterLab, with a test that goes through the example."""
+    watching = (ROOT / "docs" / "watching.md").read_text("utf-8")
+    for name in ("dashboard", "missing"):
+        assert f"pictures/{name}-light.png" in watching
+        for theme in ("light", "dark"):
+            picture = (ROOT / "docs" / "pictures" / f"{name}-{theme}.png").read_bytes()
+            assert picture.startswith(b"\x89PNG")
+            assert len(picture) < 150_000
+    assert all(f"docs/pictures/dashboard-{theme}.png" in README for theme in ("light", "dark"))
+
+
+def test_a_terminal_is_shown_what_the_guide_shows():
+    genomes = BatchRow(
+        20260721170233,
+        "ecoli/genome_map",
+        "reads",
+        (StateRow("complete", 1, (Span(40, 40),)), StateRow("collected", 40, (Span(0, 39),))),
+        elapsed=8040,
+    )
+    digits = BatchRow(
+        20260722092014,
+        "digits/model_selection",
+        "image",
+        (
+            StateRow("init", 2, (Span(16, 17),)),
+            StateRow("submit", 3, (Span(13, 15),)),
+            StateRow("run", 4, (Span(9, 12),), (Span(10, 12),)),
+            StateRow("complete", 9, (Span(0, 8),)),
+        ),
+        (MissingRow(9, "out of memory", 1),),
+        ((10, 0.6, "fold 3 of 5"), (12, 0.2, "fold 1 of 5")),
+        elapsed=312,
+        left=240,
+    )
+    shown = render_queue([genomes, digits], Totals(6, 3, 1, 50, 59))
+    assert f"```text\n{shown}\n```" in (ROOT / "docs" / "watching.md").read_text("utf-8")
 
 
 def test_the_targets_extras_and_files_that_it_names_are_there():

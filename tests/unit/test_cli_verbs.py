@@ -121,7 +121,7 @@ def test_queue_shows_batches_and_states(done, batch, make_jobs):
     assert "lung/map" not in done("queue", "last")
     assert "old" not in done("queue", "--filter", 'name = "lung/map"')
     assert "0-3" in done("queue", "--state", "init,run", "--state", "missing")
-    assert "No job is in the states" in done("queue", "--state", "run")
+    assert "No job is in these states" in done("queue", "--state", "run")
 
 
 def test_queue_as_json_has_the_fields_of_each_job(done, batch, make_jobs):

@@ -197,7 +197,7 @@ def test_display_leaves_out_states_and_batches_but_not_totals():
 def test_display_of_a_state_that_nobody_is_in_says_which():
     text = render_queue([batch(row("init", [0]))], Totals(0, 0, 0, 0, 1), display=["held", "run"])
     assert lines_of(text) == [
-        "No job is in the states of Display ('run', 'held'): leave Display out to see all of them.",
+        "No job is in these states ('run', 'held'): ask for none to see all of them.",
         "on queue: 0 · online: 0 · missing: 0 · complete: 0/1",
     ]
 

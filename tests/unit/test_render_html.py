@@ -143,7 +143,7 @@ def test_many_jobs_that_tell_their_progress_fold():
     [
         ([], {}, "The queue is empty"),
         ([], {"filtered": True}, "No job matches the Filter"),
-        ([batch()], {"display": {"run"}}, "No job is in the states of Display ('run')"),
+        ([batch()], {"display": {"run"}}, "No job is in these states ('run')"),
     ],
 )
 def test_an_empty_dashboard_says_why(rows, options, words):
