@@ -34,6 +34,9 @@ class MappedCall:
         self.index = index
         self._value = value
 
+    def __repr__(self) -> str:
+        return f"<call {self.index} of a map, ended>"
+
     def result(self) -> Any:
         """Return what the function returned; raise what it raised, or JobFailed."""
         return self._value()
