@@ -21,7 +21,7 @@ if __name__ == "__main__":
 from paraschut.errors import NotFoundError, ParaschutError, StaleJobError, StoreError
 from paraschut.process import host_name
 from paraschut.runtime import _Desk, _desk, _own_key, _submit_next
-from paraschut.store import calls, pickles, spool
+from paraschut.store import bell, calls, pickles, spool
 from paraschut.store.calls import Outcome, Payload
 from paraschut.store.runtime import Key, Statements, mark_run
 
@@ -77,6 +77,7 @@ def finish(desk: _Desk, key: Key, outcome: Outcome) -> None:
     now = time.time()
     try:
         desk.write(lambda db: calls.finish(db, key, outcome, now), key)
+        bell.ring(desk.index, key.batch_id)
     except NotFoundError:
         raise
     except StoreError:
@@ -110,7 +111,7 @@ def call(
         work = _loaded(desk, key, payloads, known)
         if loaded is not None:
             loaded()
-    except Exception as error:  # noqa: BLE001 - unpickling runs code of the user's
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - unpickling runs code of the user's
         return _failure(_cannot_load(error, about_of(payloads)), keep, time.monotonic())
     return outcome_of(work, keep)
 
@@ -127,8 +128,8 @@ def outcome_of(work: Callable[[], Any], keep: Keep) -> Outcome:
     seconds = time.monotonic() - started
     try:
         data, in_file = keep(value, "value")
-    except Exception as error:  # noqa: BLE001 - pickling runs code of the user's
-        told = TypeError(f"the result cannot be pickled: {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling runs code of the user's
+        told = TypeError(f"the result cannot be pickled: {summary(error)}")
         told.__cause__ = error
         return _failure(told, keep, started)
     return Outcome("value", None, None, seconds, data, in_file)
@@ -214,13 +215,17 @@ def _warn_of_drift(about: dict[str, Any]) -> None:
         )
 
 
-def _cannot_load(error: Exception, about: dict[str, Any]) -> Exception:
+def because_of_drift(about: dict[str, Any]) -> str:
+    """Return a sentence on why a pickle may be one that cannot be loaded; empty if nobody knows."""
+    told = _drift(about)
+    return f" It was made with other versions: {told}." if told else ""
+
+
+def _cannot_load(error: BaseException, about: dict[str, Any]) -> Exception:
     if isinstance(error, ParaschutError):
         return error
-    told = _drift(about)
-    because = f" It was made with other versions: {told}." if told else ""
     made = RuntimeError(
-        f"the function or its arguments cannot be loaded: {type(error).__name__}: {error}.{because}"
+        f"the function or its arguments cannot be loaded: {summary(error)}.{because_of_drift(about)}"
     )
     made.__cause__ = error
     return made
@@ -244,10 +249,10 @@ def _failure(error: BaseException, keep: Keep, started: float) -> Outcome:
             data, in_file = keep(error, "error")
         except Exception:  # noqa: BLE001 - its text says enough
             data = None
-    return Outcome("error", _summary(error), text, seconds, data, in_file)
+    return Outcome("error", summary(error), text, seconds, data, in_file)
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """Return an error in one line."""
     if isinstance(error, SystemExit):
         return f"sys.exit({'' if error.code is None else repr(error.code)})"

@@ -27,13 +27,15 @@ from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
 from paraschut.resources import warned_after
-from paraschut.store import copies, engine, spool
+from paraschut.store import bell, copies, engine, spool
 from paraschut.store.line import Line
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
 
 _T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
 LINGER = 20.0
+#: Seconds without work after which it tidies up, and lets go of the index.
+REST = 1.0
 #: Seconds between two looks when nobody wakes it: only a safety net.
 SAFETY = 2.0
 #: Seconds between two looks at the memory of jobs that have a limit.
@@ -243,6 +245,8 @@ class Agent:
             self._await_begin(db)
         for running, spec in starts:
             running.wrapper.send(spec)
+        if gone or events or any(line.get("code") != 0 for line in lines):
+            bell.ring(self.index)  # who has a result has rung already
         spool.unlink(self.paths, events)
         self._enforce()
         # While enough waits here, a pass could only make the line longer.
@@ -253,9 +257,11 @@ class Agent:
             self._idle_since = time.monotonic()
         if self.running or waiting:
             return True
-        self.crew.clear_ends()
-        self._let_go()
-        return time.monotonic() - self._idle_since < LINGER or not self._may_leave()
+        idle = time.monotonic() - self._idle_since
+        if idle >= REST:
+            self.crew.clear_ends()
+            self._let_go()
+        return idle < LINGER or not self._may_leave()
 
     def _await_begin(self, db: Statements) -> None:
         """Look when the next pause ends, and whether one has."""
@@ -413,8 +419,7 @@ class Agent:
         from paraschut.agent.passes import pass_is_due
 
         usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
-        with self._writing() as db:
-            due = pass_is_due(db, usual, time.time(), idle=not waiting)
+        due = self._read(lambda db: pass_is_due(db, usual, time.time(), idle=not waiting))
         made = 0
         if due:
             from paraschut.dispatch import go_on
@@ -447,7 +452,7 @@ class Agent:
         if self._look:
             return 0.0
         now = time.time()
-        pause = SAFETY
+        pause = SAFETY if self.running or self._connection is None else REST
         if self._begin is not None:
             pause = min(pause, self._begin - now)
         if self._pass_wanted:

@@ -20,7 +20,7 @@ from paraschut.agent.zygote import MANY_CALLS, SHORT, Modules, take_place
 from paraschut.command import job_variables
 from paraschut.errors import NotFoundError, ParaschutError, StaleJobError, StoreError
 from paraschut.process import host_name
-from paraschut.store import calls
+from paraschut.store import bell, calls
 from paraschut.store.calls import Outcome, Payload
 from paraschut.store.runtime import Ended, Key, Statements, check_current
 
@@ -59,7 +59,6 @@ def work(channel: socket.socket, series: Series, modules: Modules) -> None:
         os.dup2(null, 2)
         bye = at_work.made >= MANY_CALLS
         _answer(channel, {**answer, "bye": bye})
-        at_work.rest()
 
 
 def _read(channel: socket.socket, size: int) -> dict[str, Any] | None:
@@ -143,12 +142,6 @@ class AtWork:
         self._mine = mine
         self.environ = {}
         os.chdir(spec["workdir"])
-
-    def rest(self) -> None:
-        """Let go of the index until there is something to do."""
-        from paraschut.runtime import _desk
-
-        _desk().close()
 
 
 class _Series:
@@ -240,6 +233,8 @@ class _Series:
         except StoreError:  # what cannot be written now is told by the zygote
             self._record()
             return False
+        if self.done:
+            bell.ring(self.desk.index, self.done[-1].key.batch_id)
         if claims:
             self.file.adopt(proposed, len(claims))
             self.left.extend(claims)

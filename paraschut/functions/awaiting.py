@@ -1,8 +1,8 @@
 """Waiting for function jobs: sees what came of them, and does meanwhile what keeps them going.
 
-There is no server that could be asked. Who waits looks at the index, less often the longer it waits, and now and
-then folds what became of jobs that were killed, submits what became free, and keeps the agent alive: so no
-wait is for a job that can no longer end.
+There is no server that could be asked. Who waits hears a bell when something came of a job on this host, looks at the
+index besides, less often the longer it waits, and now and then folds what became of jobs that were killed, submits
+what became free, and keeps the agent alive: so no wait is for a job that can no longer end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+from paraschut import _run
 from paraschut.config import Config
 from paraschut.dispatch import tend
 from paraschut.errors import ExecutorError, JobFailed, NotFoundError, StoreBusyError, TrustError
@@ -24,13 +25,15 @@ from paraschut.look.logs import open_log
 from paraschut.paths import Paths
 from paraschut.runtime import _Desk
 from paraschut.store import calls, pickles
+from paraschut.store.bell import Bell
 from paraschut.store.calls import Answer, Standing
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
 
 _T = TypeVar("_T")
-#: Seconds between two looks at the index: at first, and after a long wait; with a write-ahead log, and without.
-PAUSES_LOG, PAUSES_ROLLBACK = (0.001, 0.25), (0.02, 2.0)
+#: Seconds between two looks at the index if no bell is heard: at first, and after a long wait; with a write-ahead log,
+#: and without.
+PAUSES_LOG, PAUSES_ROLLBACK = (0.02, 0.25), (0.02, 2.0)
 #: Seconds between two times that who waits keeps the jobs going: on this machine, and on a cluster.
 TEND_LOCAL, TEND_CLUSTER = 2.0, 15.0
 #: So often in a row keeping them going may fail before who waits is told.
@@ -61,15 +64,24 @@ class Watch:
         With the index.
     executor : JobExecutor | str | None
         Who gets the jobs that are not submitted yet; None: who had those before.
+    store : Store | None
+        With which whoever waits writes into the index: under the lock, as its connection is closed with the others.
     """
 
-    def __init__(self, config: Config, batch_id: int, executor: JobExecutor | str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        batch_id: int,
+        executor: JobExecutor | str | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.config = config
         self.batch_id = batch_id
         self.executor = executor
         self.paths = Paths(config.index)
         self.desk = _Desk(self.paths.index, config.lock_timeout, config.trusted_users)
         self.lock = threading.RLock()
+        self._store = store
         self._since = 0
         self._told_stopped: set[tuple[int, int]] = set()
         self._next_stopped = 0.0
@@ -91,6 +103,8 @@ class Watch:
         """Let go of the index."""
         with self.lock:
             self.desk.close()
+            if self._store is not None:
+                self._store.rest()
             self._log = None
 
     def one(self, job_index: int) -> tuple[Standing, Ending | None]:
@@ -162,6 +176,9 @@ class Watch:
         ``least``: seconds between two looks at least, where many jobs end and each look is dear. ``hold``: whether the
         caller comes again soon, and closes the index then.
         """
+        bell = Bell(
+            self.paths.index, self.batch_id
+        )  # before the first look, so that nothing comes in between
         began = time.monotonic()
         try:
             while True:
@@ -172,8 +189,11 @@ class Watch:
                 if timeout is not None and waited >= timeout:
                     return None
                 seconds = max(self.rest(waited), least)
-                time.sleep(seconds if timeout is None else max(0.0, min(seconds, timeout - waited)))
+                last = seconds if timeout is None else min(seconds, timeout - waited)
+                time.sleep(min(least, last))
+                bell.listen(last - least)
         finally:
+            bell.close()
             if not hold:
                 self.close()
 
@@ -224,25 +244,42 @@ class Watch:
         """
         if ending.answer is None:
             raise self.failure(ending, label)
-        _, n, outcome = ending.answer
-        path = self.paths.result(self.batch_id, ending.job_index, n, outcome.kind)
+        outcome = ending.answer.outcome
         if outcome.kind == "value":
-            try:
-                return pickles.load(outcome.data, path, self.paths.index, self.desk.trusted)
-            except FileNotFoundError:
-                raise JobFailed(
-                    f"The result of {label} is not at {path}: the file was removed.", "its result was removed"
-                ) from None
+            return self._good_value(ending, label)
         told = self.failure(ending, label)
         if outcome.data is None and not outcome.in_file:
             raise told
         try:
-            error = pickles.load(outcome.data, path, self.paths.index, self.desk.trusted)
+            error = self._load(ending.answer)
         except TrustError:
             raise
-        except Exception as reason:
+        except (Exception, SystemExit) as reason:  # unpickling runs code of the user's
             raise told from reason
         raise error if isinstance(error, Exception) else told from told
+
+    def _good_value(self, ending: Ending, label: str) -> Any:
+        assert ending.answer is not None
+        path = self._path(ending.answer)
+        if ending.answer.outcome.data is None and not os.path.exists(path):
+            raise JobFailed(
+                f"The result of {label} is not at {path}: the file was removed.", "its result was removed"
+            )
+        try:
+            return self._load(ending.answer)
+        except TrustError:
+            raise
+        except (Exception, SystemExit) as error:  # unpickling runs code of the user's
+            payloads = self.read(lambda db: calls.read_payloads(db, self.batch_id, ending.job_index))
+            reason = f"its result cannot be loaded: {_run.summary(error)}"
+            because = _run.because_of_drift(_run.about_of(payloads))
+            raise JobFailed(f"{label} is done, but {reason}.{because}", reason) from error
+
+    def _path(self, answer: Answer) -> str:
+        return self.paths.result(self.batch_id, answer.job_index, answer.n, answer.outcome.kind)
+
+    def _load(self, answer: Answer) -> Any:
+        return pickles.load(answer.outcome.data, self._path(answer), self.paths.index, self.desk.trusted)
 
     def failure(self, ending: Ending, label: str) -> JobFailed:
         """Return what says how a job failed."""
@@ -316,7 +353,7 @@ def _mind_forks() -> None:
         held[:] = list(_watches)
         for watch in held:
             watch.lock.acquire()
-            watch.desk.close()
+            watch.close()
 
     def after() -> None:
         for watch in held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import os
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from paraschut.errors import JobError, ParaschutError
 from paraschut.functions.awaiting import Ending, Watch
 from paraschut.functions.making import Maker, unpicklable, unwritable
 from paraschut.store import calls, pickles
+from paraschut.store.bell import Bell
 from paraschut.store.calls import Payload
 
 #: Calls that are added to the index at once.
@@ -53,9 +55,11 @@ class Feed:
 
     def __init__(self, maker: Maker) -> None:
         self.maker = maker
-        maker.let_go()  # this may be for long, and the watch minds forks
-        self._watch = Watch(maker.config, maker.batch_id, maker.executor)
-        self._changed = threading.Condition()
+        maker.store.rest()  # this may be for long, and the watch minds forks
+        self._watch = Watch(maker.config, maker.batch_id, maker.executor, maker.store)
+        #: Rung when the thread has something to do; there is one as long as it is at work.
+        self._bell: Bell | None = None
+        self._changed = threading.RLock()
         #: Held while calls are on their way into the index; taken before the other.
         self._moving = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -67,6 +71,7 @@ class Feed:
         self._added = False
         self._closed = False
         self._last_event = 0.0
+        _mind_exit()
 
     # -- from the threads of the user ---------------------------------------------------------------------------
 
@@ -100,27 +105,42 @@ class Feed:
         with self._changed:
             self.refuse_if_closed()
             payload = self._payload(self._count, data)._replace(shared=number, warm=True)
+            self._begin()
             future.index = self._count
             self._count += 1
             self._new.append(payload)
             self._futures[future.index] = future
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="BatchExecutor", daemon=True)
-                _mind_exit()
-                _serving.add(self)
-                self._thread.start()
-            self._changed.notify()
+            self._wake()
+
+    def _begin(self) -> None:
+        """Start the thread, if there is none."""
+        if self._thread is None:
+            bell = Bell(self.maker.paths.index, self.maker.batch_id)
+            thread = threading.Thread(target=self._serve, args=(bell,), name="BatchExecutor", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are no more threads to be had; nothing was taken
+                bell.close()
+                raise
+            self._bell, self._thread = bell, thread
+            _serving.add(self)
+
+    def _wake(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
 
     def refuse_if_closed(self) -> None:
         """Raise if no more calls are taken."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if _exiting.is_set():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def close(self) -> None:
         """Take no more calls."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._wake()
 
     def join(self) -> None:
         """Wait until all calls have ended."""
@@ -138,7 +158,7 @@ class Feed:
             if not waiting and not change.hold_back(self.maker.config, {self.maker.batch_id: [future.index]}):
                 return False
             del self._futures[future.index]
-            self._changed.notify()
+            self._wake()
             return True
 
     def cancel_all(self) -> None:
@@ -152,7 +172,7 @@ class Feed:
                 held = self._watch.read(lambda db: calls.stopped(db, self.maker.batch_id))
                 gone += [one.job_index for one in held if one.state == "held" and one.job_index in left]
             futures = [self._futures.pop(index) for index in gone]
-            self._changed.notify()
+            self._wake()
         for future in futures:
             if Future.cancel(future):
                 future.set_running_or_notify_cancel()
@@ -168,19 +188,23 @@ class Feed:
 
     # -- the thread ---------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, bell: Bell) -> None:
         try:
-            while self._turn():
+            while self._turn(bell):
                 pass
         except BaseException as error:
+            self.close()  # nobody would make what comes now
             self._fail(error)
             raise
         finally:
             self._watch.close()
             self.maker.close()
+            with self._changed:
+                bell.close()
+                self._bell = None
             _serving.discard(self)
 
-    def _turn(self) -> bool:
+    def _turn(self, bell: Bell) -> bool:
         """Do all there is to do now, and wait for more; return False when there will be no more."""
         try:
             if self._bring():
@@ -189,25 +213,25 @@ class Feed:
                 self._last_event = time.monotonic()
                 self._tell(ending)
             seconds = self._watch.rest(time.monotonic() - self._last_event) if self._futures else None
-            if seconds is not None and len(self._futures) > _CROWD:
-                seconds = max(seconds, _LEAST)
         except ParaschutError as error:
             self._fail(error)
             return True
         with self._changed:
             if self._new or (seconds is None and self._futures):
                 return True
-            if self._futures:
-                self._changed.wait(seconds)
-                return True
-            if not self._closed:
-                # A connection that is the last one to be closed makes SQLite tidy up, which takes time.
-                if not self._changed.wait(_LINGER):
-                    self._watch.close()
-                    self._changed.wait()
-                return True
-        self._tidy()
-        return False
+            waits, ends = bool(self._futures), self._closed
+        if waits:
+            if len(self._futures) > _CROWD:
+                time.sleep(_LEAST)
+            bell.listen(seconds)
+        elif ends:
+            self._tidy()
+            return False
+        elif not bell.listen(_LINGER):
+            # A connection that is the last one to be closed makes SQLite tidy up, which takes time.
+            self._watch.close()
+            bell.listen(None)
+        return True
 
     def _bring(self) -> bool:
         """Bring new calls into the index; return whether there were any."""
@@ -217,7 +241,12 @@ class Feed:
                 if not new:
                     return False
                 shared, self._shared = self._shared, []
-            self.maker.add("executor", [*shared, *new], new=not self._added)
+            try:
+                with self._watch.lock:  # so that no fork takes the connection with it
+                    self.maker.add("executor", [*shared, *new], new=not self._added)
+            except ParaschutError:  # the calls fail, but those that come later need their functions
+                self._shared[:0] = shared
+                raise
             self._added = True
         return True
 
@@ -230,7 +259,7 @@ class Feed:
             value = self._watch.value(
                 ending, f"Call {ending.job_index} (job {self.maker.batch_id}:{ending.job_index})"
             )
-        except Exception as error:  # noqa: BLE001 - what the function raised
+        except BaseException as error:  # noqa: BLE001 - what the function raised, or what its result does here
             future.set_exception(error)
         else:
             future.set_result(value)
@@ -262,6 +291,8 @@ def pickled(value: object, what: str) -> bytes:
 
 
 _serving: set[Feed] = set()
+#: Set when the interpreter is about to end: a thread that starts then would be stopped in the midst of its work.
+_exiting = threading.Event()
 
 
 @cache
@@ -269,8 +300,11 @@ def _mind_exit() -> None:
     """See to it that what was submitted is done before the interpreter ends, as the standard library does."""
 
     def finish() -> None:
+        _exiting.set()
         for feed in list(_serving):
             feed.close()
             feed.join()
 
     atexit.register(finish)
+    # A child has none of the threads, and perhaps their locks.
+    os.register_at_fork(after_in_child=_serving.clear)

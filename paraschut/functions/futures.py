@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar
 
 from paraschut.config import load_config
@@ -110,6 +110,7 @@ class BatchExecutor(StandardExecutor):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[_T]:
         """Call a function for every item; give the results in the order of the items.
 
@@ -123,6 +124,9 @@ class BatchExecutor(StandardExecutor):
             Seconds from now on for each result to be there; None: as long as it takes.
         chunksize : int
             Calls that make up one job.
+        buffersize : int | None
+            Jobs that are submitted before their results are asked for, so that the items may be many, or without end;
+            None: all of them are, at once.
 
         Raises
         ------
@@ -131,17 +135,25 @@ class BatchExecutor(StandardExecutor):
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
         self._check()
         self._feed.refuse_if_closed()
         left = deadline_of(timeout)
         number = self._feed.function(fn if chunksize == 1 else _Several(fn))
-        futures: deque[JobFuture] = deque()
-        items = zip(*iterables, strict=False)
-        for given in items if chunksize == 1 else _chunks(items, chunksize):
-            futures.append(JobFuture(self._feed))
-            self._feed.add(futures[-1], number, given, {})
-        results = _results(futures, left)
-        return results if chunksize == 1 else chain.from_iterable(results)
+        items: Iterator[Any] = zip(*iterables, strict=False)
+        submitted = self._submitted(number, items if chunksize == 1 else _chunks(items, chunksize))
+        results = _results(deque(islice(submitted, buffersize)), submitted, left)
+        return results if chunksize == 1 else _flat(results)
+
+    def _submitted(self, number: int, calls: Iterator[tuple[Any, ...]]) -> Iterator[JobFuture]:
+        """Submit calls of a function one by one, as their futures are asked for."""
+        for given in calls:
+            future = JobFuture(self._feed)
+            self._feed.add(future, number, given, {})
+            yield future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; those that were submitted are done.
@@ -175,10 +187,28 @@ def _chunks(items: Iterator[_T], size: int) -> Iterator[tuple[_T, ...]]:
         yield chunk
 
 
-def _results(futures: deque[JobFuture], left: Callable[[], float | None]) -> Iterator[Any]:
+def _flat(chunks: Iterator[list[_T]]) -> Iterator[_T]:
+    """Give the results of chunks one by one, and keep none that was given."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+def _results(
+    futures: deque[JobFuture], more: Iterator[JobFuture], left: Callable[[], float | None]
+) -> Iterator[Any]:
+    """Give the results of futures, and submit one more for each; cancel those whose results nobody will see."""
+
+    def first() -> Any:  # a function, so that nothing here holds what was given
+        value = futures[0].result(left())
+        futures.popleft()
+        futures.extend(islice(more, 1))
+        return value
+
     try:
         while futures:
-            yield futures.popleft().result(left())
+            yield first()
     finally:
         for future in futures:
             future.cancel()

@@ -26,7 +26,7 @@ from paraschut.executors.base import JobExecutor, executor_of
 from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.resources import needs_of
-from paraschut.store import calls, engine, journal, pickles
+from paraschut.store import calls, journal, pickles
 from paraschut.store.calls import Payload
 from paraschut.store.runtime import Statements
 from paraschut.store.store import Store
@@ -77,15 +77,12 @@ class Maker:
         self.store = Store.of(config, create=True, other_hosts=elsewhere)
         if elsewhere:
             self.store.keep_journal(journal.mode_for(self.store.index, config.journal_mode, other_hosts=True))
-        # The last connection that is closed makes SQLite tidy up, which takes time: once is enough.
-        self._connection = engine.connect(self.paths.index, config.lock_timeout)
+        self.store.__enter__()
         try:
             if batch_id is None:
                 self._refuse_taken()
                 batch_id = new_batch_id(self.store)
-            self.limit = (
-                pickles.SMALL_ROLLBACK if self.executor.other_hosts else pickles.limit_of(self._connection)
-            )
+            self.limit = pickles.SMALL_ROLLBACK if self.executor.other_hosts else self._limit()
         except BaseException:
             self.close()
             raise
@@ -101,13 +98,12 @@ class Maker:
         if self.name is not None and _row_of(self.store, self.name) is not None:
             raise _taken(self.name)
 
-    def let_go(self) -> None:
-        """Hold the index open no longer."""
-        self._connection.close()
+    def _limit(self) -> int:
+        with self.store.reading() as connection:
+            return pickles.limit_of(self.store.statements(connection).connection)
 
     def close(self) -> None:
-        """Let go of the index for good."""
-        self.let_go()
+        """Let go of the index."""
         self.store.__exit__()
 
     def about(self, fn: Callable[..., Any], **more: Any) -> str:

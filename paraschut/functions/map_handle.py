@@ -11,12 +11,11 @@ from paraschut.dispatch import submit_batch
 from paraschut.errors import ExecutorError, JobFailed, NotFoundError
 from paraschut.executors.base import JobExecutor
 from paraschut.functions.awaiting import Ending, Watch, deadline_of
-from paraschut.functions.calling import PartlyFailedError, layout_of, load_answer
+from paraschut.functions.calling import layout_of
 from paraschut.functions.handle import kill_here
-from paraschut.functions.mapped import MappedCall, Progress, alone, is_light, light
+from paraschut.functions.mapped import Answers, MappedCall, Progress, light
 from paraschut.progress import bar
 from paraschut.store import calls
-from paraschut.store.calls import Outcome
 from paraschut.store.store import Store
 
 #: Seconds between two looks for results at least, so that many come at once.
@@ -46,11 +45,11 @@ class FunctionMap:
     ) -> None:
         self.name = name
         self.batch_id = batch_id
-        self.layout = layout_of(dict(about))
         self._reduces: bool = about["reduce"]
-        self._chunked: bool = about["chunked"]
         self._config = config
+        self.layout = layout_of(dict(about))
         self._watch = Watch(config, batch_id, executor)
+        self._answers = Answers(self._watch, name, about["chunked"])
         #: How the jobs ended that were seen to; without the results, which may be large.
         self._seen: dict[int, Ending] = {}
 
@@ -83,9 +82,6 @@ class FunctionMap:
     def _call_jobs(self) -> list[int]:
         return list(range(self.layout.jobs))
 
-    def _label(self, item: int) -> str:
-        return f"Call {item} of {self.name!r} (job {self.batch_id}:{self.layout.job_of(item)})"
-
     def progress(self) -> Progress:
         """Return how many calls there are, are done, have failed, are running."""
         try:
@@ -98,22 +94,16 @@ class FunctionMap:
         done = failed = 0
         for job, ending in self._seen.items():
             if job < self.layout.jobs:
-                bad = self._bad(ending)
+                made = len(self.layout.items_of(job))
+                bad = self._answers.failed(ending, made)
                 failed += bad
-                done += len(self.layout.items_of(job)) - bad
+                done += made - bad
         running = sum(
             len(self.layout.items_of(one.job_index))
             for one in standing
             if one.state == "run" and one.job_index < self.layout.jobs and one.job_index not in self._seen
         )
         return Progress(self.layout.total, done, failed, running)
-
-    def _bad(self, ending: Ending) -> int:
-        if ending.good:
-            return 0
-        count = len(self.layout.items_of(ending.job_index))
-        outcomes = self._outcomes(ending) if self._chunked else None
-        return count if outcomes is None else sum(one.kind != "value" for one in outcomes)
 
     def status(self) -> str:
         """Return ``'empty'``, ``'queued'``, ``'running'``, ``'done'`` (all well) or ``'failed'`` (all that could run has ended)."""
@@ -226,7 +216,7 @@ class FunctionMap:
         count = 0
         for job, ending in self._endings(deadline_of(timeout), progress):
             count += 1
-            for item, value in self._values(job, ending):
+            for item, value in self._answers.values(job, self.layout.items_of(job), ending):
                 yield MappedCall(item, value)
         if count < self.layout.jobs:
             raise self._too_late(timeout)
@@ -275,7 +265,7 @@ class FunctionMap:
             for job, ending in sorted(self._seen.items()):
                 if ending.good or job >= self.layout.jobs:
                     continue
-                for item, value in self._values(job, ending):
+                for item, value in self._answers.values(job, self.layout.items_of(job), ending):
                     error = MappedCall(item, value).exception()
                     if error is not None:
                         found[item] = error
@@ -303,41 +293,11 @@ class FunctionMap:
         if not self.wait(timeout):
             raise self._too_late(timeout)
         for job in self._call_jobs():
-            for _, value in [] if self._seen[job].good else self._values(job, self._seen[job]):
-                value()
-        return self._watch.value(self._full(self._seen[self.layout.total]), f"The reduction of {self.name!r}")
-
-    def _full(self, ending: Ending) -> Ending:
-        """Return an ending with its result, read again."""
-        if ending.answer is None:
-            return ending
-        answer = self._watch.read(lambda db: calls.read_result(db, self.batch_id, ending.job_index))
-        self._watch.close()
-        return ending if answer is None else Ending(ending.job_index, answer)
-
-    def _outcomes(self, ending: Ending) -> list[Outcome] | None:
-        """Return what came of each call of a job that makes several; None if the job failed as a whole."""
-        ending = self._full(ending) if is_light(ending) else ending
-        if ending.answer is None or (
-            ending.answer.outcome.data is None and not ending.answer.outcome.in_file
-        ):
-            return None
-        loaded = load_answer(self._watch.desk, self.batch_id, ending.answer)
-        if isinstance(loaded, PartlyFailedError):
-            return loaded.outcomes
-        return loaded if ending.good else None
-
-    def _values(self, job: int, ending: Ending) -> list[tuple[int, Callable[[], Any]]]:
-        """Return for each call of a job what gives its value, or raises."""
-        items = self.layout.items_of(job)
-        ending = self._full(ending) if is_light(ending) else ending
-        outcomes = self._outcomes(ending) if self._chunked else None
-        if outcomes is None:
-            return [(item, lambda item=item: self._watch.value(ending, self._label(item))) for item in items]  # type: ignore[misc]
-        return [
-            (item, lambda item=item, one=one: self._watch.value(alone(job, ending, one), self._label(item)))  # type: ignore[misc]
-            for item, one in zip(items, outcomes, strict=True)
-        ]
+            if not self._seen[job].good:
+                for _, value in self._answers.values(job, self.layout.items_of(job), self._seen[job]):
+                    value()
+        reduced = self._answers.full(self._seen[self.layout.total])
+        return self._watch.value(reduced, f"The reduction of {self.name!r}")
 
     # -- changing -----------------------------------------------------------------------------------------------
 

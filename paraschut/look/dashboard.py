@@ -15,7 +15,7 @@ from paraschut import queues
 from paraschut.config import Config, load_config
 from paraschut.errors import StoreError
 from paraschut.executors.base import JobExecutor, executor_of
-from paraschut.look.logs import lines_of
+from paraschut.look.lines import lines_of
 from paraschut.look.render import render_queue
 from paraschut.look.render_html import queue_html
 from paraschut.look.screen import coloured, show, width

@@ -16,20 +16,13 @@ from paraschut import job as jobs
 from paraschut.agent.series import writes_of
 from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, StoreError
+from paraschut.look.lines import BLOCK, LONGEST, every_line, lines_in, start_of_tail, text_of
 from paraschut.paths import Paths
 from paraschut.store import views
 from paraschut.store.store import Store
 
-#: Of longer lines, only so many bytes are shown.
-_LONGEST_LINE = 1 << 16
-_BLOCK = 1 << 20
 #: Seconds between two looks at a log that is followed, and at whether its job has ended.
 _PAUSE, _LOOK = 0.2, 1.0
-
-# Colours are kept; what else would change a terminal or turn round what follows, or is no text, is not.
-_CONTROL = re.compile(
-    r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+"
-)
 
 
 class Log(NamedTuple):
@@ -211,101 +204,6 @@ def _said(attempt: Mapping[str, Any]) -> str:
     return f" ({told})" if told else ""
 
 
-# Its lines
-
-
-def lines_of(
-    path: str, chosen: int | Collection[int] | None = None, pattern: re.Pattern[str] | None = None
-) -> Iterator[str]:
-    """Yield lines of a file as text, as ``lines_in`` does."""
-    with open(path, "rb") as file:
-        yield from lines_in(file, chosen, pattern)
-
-
-def lines_in(
-    file: BinaryIO, chosen: int | Collection[int] | None = None, pattern: re.Pattern[str] | None = None
-) -> Iterator[str]:
-    """Yield lines of an open log as text.
-
-    Parameters
-    ----------
-    chosen : int or collection of int, optional
-        A number: the last so many lines; a collection: the lines of these numbers, from 0; None: all.
-    pattern : re.Pattern, optional
-        Only lines in which it is found.
-    """
-    if isinstance(chosen, int):
-        position, is_cut = _start_of_tail(file, chosen)
-        file.seek(position)
-        lines: Iterator[str] = ("… " * (is_cut and n == 0) + line for n, line in enumerate(_lines(file)))
-    elif chosen is None:
-        lines = _lines(file)
-    else:
-        last = max(chosen, default=-1)
-        wanted = frozenset(chosen)
-        lines = (line for n, line in _until(enumerate(_lines(file)), last) if n in wanted)
-    for line in lines:
-        if pattern is None or pattern.search(line):
-            yield line
-
-
-def _until(numbered: Iterator[tuple[int, str]], last: int) -> Iterator[tuple[int, str]]:
-    if last < 0:
-        return
-    for n, line in numbered:
-        yield n, line
-        if n >= last:
-            return
-
-
-def _lines(file: Any) -> Iterator[str]:
-    """Yield the lines that follow in a file, each cut to a length."""
-    kept = b""
-    dropped = 0
-    while block := file.read(_BLOCK):
-        start = 0
-        while (end := block.find(b"\n", start)) >= 0:
-            room = _LONGEST_LINE - len(kept)
-            whole = kept + block[start : min(end, start + room)]
-            yield text_of(whole, dropped + max(end - start - room, 0))
-            kept, dropped, start = b"", 0, end + 1
-        room = _LONGEST_LINE - len(kept)
-        kept += block[start : start + room]
-        dropped += max(len(block) - start - room, 0)
-    if kept:
-        yield text_of(kept, dropped)
-
-
-def text_of(line: bytes, dropped: int = 0) -> str:
-    """Return a line of a log as text that does a terminal no harm."""
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line.decode("utf-8", "replace"))
-    return f"{text} … ({dropped:,} bytes more in this line)" if dropped else text
-
-
-def _start_of_tail(file: Any, count: int) -> tuple[int, bool]:
-    """Return where the last lines of a file begin, and whether that is in the middle of a very long one."""
-    end = file.seek(0, os.SEEK_END)
-    if count <= 0 or end == 0:
-        return end, False
-    # What ends the last line is not between two.
-    file.seek(end - 1)
-    line_end = position = end - (file.read(1) == b"\n")
-    while position > 0:
-        step = min(position, _LONGEST_LINE)
-        position -= step
-        file.seek(position)
-        block = file.read(step)
-        at = step
-        while (at := block.rfind(b"\n", 0, at)) >= 0:
-            count -= 1
-            line_end = position + at
-            if count == 0:
-                return line_end + 1, False
-        if line_end - position > _LONGEST_LINE:
-            return line_end - _LONGEST_LINE, True
-    return 0, False
-
-
 # Many logs
 
 
@@ -322,7 +220,7 @@ def grep(
             log = _log_of(store.index, batch_id, job_index, attempts[job_index][-1], key)
             try:
                 with open(log.path, "rb") as file:
-                    for number, line in enumerate(_lines(file), 1):
+                    for number, line in enumerate(every_line(file), 1):
                         if pattern.search(line):
                             yield log, number, line
             except FileNotFoundError:
@@ -374,18 +272,18 @@ def _news(log: Log, lines: int | None, places: dict[Log, int], rests: dict[Log, 
         return
     with file:
         if log not in places:
-            places[log] = 0 if lines is None else _start_of_tail(file, lines)[0]
+            places[log] = 0 if lines is None else start_of_tail(file, lines)[0]
         file.seek(places[log])
-        while block := file.read(_BLOCK):
+        while block := file.read(BLOCK):
             *whole, rest = (rests[log] + block).split(b"\n")
             # A line that never ends is shown in pieces.
-            if len(rest) > _LONGEST_LINE:
+            if len(rest) > LONGEST:
                 whole.append(rest)
                 rest = b""
             rests[log] = rest
             places[log] = file.tell()
             for line in whole:
-                yield text_of(line[:_LONGEST_LINE], max(len(line) - _LONGEST_LINE, 0))
+                yield text_of(line[:LONGEST], max(len(line) - LONGEST, 0))
 
 
 def _follow(store: Store, found: list[Log], lines: int | None, pattern: re.Pattern[str] | None) -> None:

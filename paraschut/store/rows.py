@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, insert, literal_column, select
 from sqlalchemy.dialects import sqlite
 
 from paraschut import checks
@@ -19,7 +19,7 @@ from paraschut.errors import JobError
 from paraschut.progress import shown
 from paraschut.retry import begin_after
 from paraschut.store.runtime import Statements
-from paraschut.store.schema import ACTIVE, attempt, batch, environment, job, submission, unfinished
+from paraschut.store.schema import ACTIVE, attempt, batch, job, submission, unfinished
 
 #: SQLite's limit of parameters is 999 before 3.32.
 CHUNK = 500
@@ -174,7 +174,7 @@ def _highest_attempt() -> ColumnElement[int]:
     """Return the number of a job's last attempt, or of the last of its copies."""
     of_job = (attempt.c.BatchID == job.c.BatchID) & (attempt.c.JobIndex == job.c.JobIndex)
     highest = select(func.max(attempt.c.n)).where(of_job).correlate(job).scalar_subquery()
-    return func.max(job.c.attempt, func.coalesce(highest, 0)).label("attempt")
+    return func.max(job.c.attempt, func.coalesce(highest, literal_column("0"))).label("attempt")
 
 
 def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -185,7 +185,7 @@ def candidates(*conditions: ColumnElement[bool]) -> Select[Any]:
             *(batch.c.workdir, batch.c.name, job.c.not_before),
         )
         .join(batch, batch.c.BatchID == job.c.BatchID)
-        .where(job.c.state == "init", job.c.ending.is_(None), unfinished(), *conditions)
+        .where(job.c.state == literal_column("'init'"), job.c.ending.is_(None), unfinished(), *conditions)
         .order_by(job.c.JobIndex)
     )
 
@@ -270,12 +270,11 @@ def begin_of(new: Any, row: Candidate) -> float | None:
     return begin_after(row.not_before, new.now) if new.begins else None
 
 
-def keep_environment(connection: Connection, variables: Mapping[str, str]) -> str:
+def keep_environment(db: Statements, variables: Mapping[str, str]) -> str:
     """Keep the variables of a submitter, once for all submissions that have the same; return their key."""
     text = json.dumps(dict(sorted(variables.items())))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    if not connection.execute(select(environment.c.digest).where(environment.c.digest == digest)).first():
-        connection.execute(insert(environment).values(digest=digest, variables=text))
+    db.run("keep_environment", digest=digest, variables=text)
     return digest
 
 

@@ -33,7 +33,7 @@ def add(
     StaleJobError
         If this attempt no longer counts.
     """
-    with store.writing() as (connection, db):
+    with store.writing() as (_, db):
         row = runtime.check_current(db, key)
         if row["state"] not in _SPAWNS:
             raise JobError(
@@ -49,7 +49,7 @@ def add(
         following = 1 + max(one["SpawnID"] for one in db.rows("spawns_of", **of_job))
         (highest,) = db.run("highest_attempt", **of_job).fetchone()
         copies = [Copy(following + place, highest + 1 + place) for place in range(count)]
-        return _claim(store, connection, db, new, row, copies, vet)
+        return _claim(store, db, new, row, copies, vet)
 
 
 def again(
@@ -63,7 +63,7 @@ def again(
 ) -> Claim:
     """Claim those copies of a job that are lost, and only these; or only those that are tried again by themselves."""
     of_job = {"batch_id": batch_id, "job_index": job_index}
-    with store.writing() as (connection, db):
+    with store.writing() as (_, db):
         row = runtime.job_row(db, batch_id, job_index)
         gone = lost(db, batch_id, job_index) if row["state"] == "spawn" else []
         if retried:
@@ -73,11 +73,11 @@ def again(
         (highest,) = db.run("highest_attempt", **of_job).fetchone()
         copies = [Copy(one["SpawnID"], highest + 1 + place) for place, one in enumerate(gone)]
         if retried:
-            return _claim(store, connection, db, new, row, copies, vet)
+            return _claim(store, db, new, row, copies, vet)
         db.run("job_spawns", **of_job, reason=None)
         told = json.dumps({"copies": [one.spawn_id for one in copies]})
         runtime.add_event(db, new.now, batch_id, job_index, "respawn", told)
-        return _claim(store, connection, db, new, row, copies, vet)
+        return _claim(store, db, new, row, copies, vet)
 
 
 def _put(db: Statements, key: Key, copy: Copy) -> None:
@@ -88,7 +88,6 @@ def _put(db: Statements, key: Key, copy: Copy) -> None:
 
 def _claim(
     store: Store,
-    connection: Any,
     db: Statements,
     new: NewSubmission,
     row: Mapping[str, Any],
@@ -108,7 +107,7 @@ def _claim(
     rows.vetted(candidates, vet, len(candidates), found, refused)
     if refused:
         raise JobError(f"Job {row['BatchID']}:{row['JobIndex']} cannot be submitted again: {refused[0][2]}")
-    claimed = store.write_claim(connection, db, new, found).claimed
+    claimed = store.write_claim(db, new, found).claimed
     by_number = {copy.n: copy for copy in copies}
     for one in claimed:
         _put(db, Key(one.batch_id, one.job_index, one.n), by_number[one.n])

@@ -64,6 +64,20 @@ SELECT 1 FROM attempt WHERE attempt.token = :token AND attempt.ended IS NULL LIM
 UPDATE submission SET settled=:now WHERE submission.token = :token;
 -- submitted_as
 SELECT submission.executor, submission.environment, batch.executor AS usual, batch.executor_defaults FROM attempt JOIN submission ON submission.token = attempt.token JOIN batch ON batch."BatchID" = attempt."BatchID" WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = coalesce(:n, attempt.n) ORDER BY attempt.n DESC LIMIT 1 OFFSET 0;
+-- known_batch
+SELECT batch.name, batch.workdir FROM batch JOIN job ON job."BatchID" = batch."BatchID" WHERE batch."BatchID" = :batch_id LIMIT 1 OFFSET 0;
+-- claimable
+SELECT job."BatchID", job."JobIndex", max(job.attempt, coalesce((SELECT max(attempt.n) AS max_1 FROM attempt WHERE attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex"), 0)) AS attempt, job.metadata, job.raised, batch.workdir, batch.name, job.not_before FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected')) AND job."BatchID" = :batch_id AND job.priority = :priority AND job.waits = 0 AND job.not_before <= :now ORDER BY job."JobIndex";
+-- claimable_job
+SELECT job."BatchID", job."JobIndex", max(job.attempt, coalesce((SELECT max(attempt.n) AS max_1 FROM attempt WHERE attempt."BatchID" = job."BatchID" AND attempt."JobIndex" = job."JobIndex"), 0)) AS attempt, job.metadata, job.raised, batch.workdir, batch.name, job.not_before FROM job JOIN batch ON batch."BatchID" = job."BatchID" WHERE job.state = 'init' AND job.ending IS NULL AND (job.state NOT IN ('complete', 'collected')) AND job."BatchID" = :batch_id AND job."JobIndex" = :job_index ORDER BY job."JobIndex";
+-- keep_environment
+INSERT OR IGNORE INTO environment (digest, variables) VALUES (:digest, :variables);
+-- add_submission
+INSERT INTO submission (token, executor, host, pid, boot_id, start_ticks, claimed, recorded, cluster_id, settled, environment, carries, retry) VALUES (:token, :executor, :host, :pid, :boot_id, :start_ticks, :claimed, :recorded, :cluster_id, :settled, :environment, :carries, :retry);
+-- batch_limit
+UPDATE batch SET max_jobs=:limit WHERE batch."BatchID" = :batch_id AND batch.max_jobs IS NOT :limit;
+-- batch_taken_on
+UPDATE batch SET executor=:executor, executor_defaults=:defaults, environment=:environment WHERE batch."BatchID" = :batch_id AND batch.executor IS NULL;
 -- heads
 SELECT head."BatchID", head.executor, head.executor_defaults, head.environment, head.max_jobs, head.top FROM (SELECT batch."BatchID" AS "BatchID", batch.executor AS executor, batch.executor_defaults AS executor_defaults, batch.environment AS environment, batch.max_jobs AS max_jobs, (SELECT max(job.priority) AS max_1 FROM job WHERE job."BatchID" = batch."BatchID" AND (job.state NOT IN ('complete', 'collected'))) AS top FROM batch LIMIT -1 OFFSET 0) AS head WHERE head.top IS NOT NULL AND (EXISTS (SELECT 1 FROM job WHERE job."BatchID" = head."BatchID" AND job.priority = head.top AND job.state = 'init' AND job.ending IS NULL AND job.waits = 0 AND job.not_before <= :now AND (job.state NOT IN ('complete', 'collected'))));
 -- paused_heads

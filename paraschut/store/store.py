@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
 
 from paraschut import checks
 from paraschut import job as jobs
@@ -161,17 +162,18 @@ class Store(Index):
             What is written with them, in the same transaction.
         """
         given = {int(batch_id): list(group) for batch_id, group in batches.items()}
+
+        def pack() -> dict[int, list[Any]]:
+            return {number: rows.packed(group, workdir, known.get(number)) for number, group in given.items()}
+
         with self.reading() as connection:
-            known = _known(connection, given)
-        packed = {
-            batch_id: rows.packed(group, workdir, known.get(batch_id)) for batch_id, group in given.items()
-        }
+            known = _known(self.statements(connection), given)
+        packed = pack()
         with self.writing() as (connection, db):
-            if _known(connection, given) != known:  # another process made one of the batches meanwhile
-                known = _known(connection, given)
-                packed = {
-                    number: rows.packed(group, workdir, known.get(number)) for number, group in given.items()
-                }
+            now_known = _known(db, given)
+            if now_known != known:  # another process made one of the batches meanwhile
+                known = now_known
+                packed = pack()
             for batch_id, records in packed.items():
                 if batch_id in known and new:
                     raise BatchExistsError(
@@ -180,16 +182,7 @@ class Store(Index):
                     )
                 if batch_id not in known:
                     _make_batch(connection, batch_id, given[batch_id][0], now, workdir)
-                try:
-                    rows.insert_jobs(connection, records)
-                except Exception as error:
-                    duplicate = rows.duplicate(connection, error, batch_id, records)
-                    if duplicate is None:
-                        raise
-                    raise JobIndexTakenError(
-                        f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another "
-                        f"JobIndex, or let set_index=True number the jobs."
-                    ) from error
+                _insert(connection, batch_id, records)
             _put_needs(db, given, known)
             if also is not None:
                 also(connection, db)
@@ -242,21 +235,25 @@ class Store(Index):
         refused: list[tuple[int, int, str]] = []
 
         def waiting() -> Iterator[tuple[Any, ...]]:
+            # Who lets them wait until their pause is over takes them whenever it is.
+            before = math.inf if new.begins else new.now
             for batch_id, priority in groups:
                 if len(found) >= room:
                     return
+                if condition is None:
+                    yield from db.run("claimable", batch_id=batch_id, priority=priority, now=before)
+                    continue
                 query = rows.candidates(
                     job.c.BatchID == batch_id,
                     job.c.priority == priority,
                     job.c.waits == 0,
-                    *(() if new.begins else (job.c.not_before <= new.now,)),
+                    job.c.not_before <= before,
+                    condition,
                 )
-                if condition is not None:
-                    query = query.where(condition)
                 yield from _plain_rows(connection, query)
 
         rows.vetted(shown(waiting(), "choosing"), vet, room, found, refused)
-        return Claim(self._take(connection, db, new, found), refused)
+        return Claim(self._take(db, new, found), refused)
 
     def not_taken_on(self) -> list[int]:
         """Return the batches with jobs that come after others of which no whole pass was made that took any."""
@@ -278,11 +275,11 @@ class Store(Index):
         max_jobs: int | None,
     ) -> None:
         """Note what batches go on with by themselves, as a whole pass that takes jobs of them does."""
-        with self.writing() as (connection, _):
+        with self.writing() as (connection, db):
             values = {
                 "executor": executor,
                 "executor_defaults": defaults,
-                "environment": rows.keep_environment(connection, environment),
+                "environment": rows.keep_environment(db, environment),
                 "max_jobs": max_jobs,
             }
             for batch_id in batch_ids:
@@ -316,7 +313,7 @@ class Store(Index):
         JobError
             If one of them is not in ``init``; nothing is claimed then.
         """
-        with self.writing() as (connection, db):
+        with self.writing() as (_, db):
             found: list[Any] = []
             refused: list[tuple[int, int, str]] = []
             for batch_id, job_index in dict.fromkeys(wanted):
@@ -327,19 +324,18 @@ class Store(Index):
                         f"Job {batch_id}:{job_index} is in state {row['state']!r}{still}; only jobs in 'init' are "
                         f"submitted. set_job_field({batch_id}, {job_index}) sets it back. Nothing was submitted."
                     )
-                query = rows.candidates(job.c.BatchID == batch_id, job.c.JobIndex == job_index)
-                rows.vetted(_plain_rows(connection, query), vet, len(wanted), found, refused)
-            return Claim(self._take(connection, db, new, found), refused)
+                waiting = db.run("claimable_job", batch_id=batch_id, job_index=job_index)
+                rows.vetted(waiting, vet, len(wanted), found, refused)
+            return Claim(self._take(db, new, found), refused)
 
-    def write_claim(
-        self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
-    ) -> Written:
+    @staticmethod
+    def write_claim(db: Statements, new: NewSubmission, found: list[Any]) -> Written:
         """Write the submissions and attempts of a claim, and nothing about jobs."""
         local = new.host is not None
         digest = (
             new.environment
             if isinstance(new.environment, str)
-            else rows.keep_environment(connection, new.environment)
+            else rows.keep_environment(db, new.environment)
         )
         pieces = rows.in_pieces(new, found)
         made = {
@@ -352,18 +348,11 @@ class Store(Index):
             "recorded": new.now if local else None,
             "settled": new.now if local else None,
         }
-        connection.execute(
-            insert(submission),
-            [
-                {
-                    **made,
-                    "token": token,
-                    "cluster_id": token if local else None,
-                    "carries": piece[0][0].BatchID if new.carries and new.carries(piece[0][1]) else None,
-                }
-                for token, piece in pieces
-            ],
-        )
+        for token, piece in pieces:
+            carries = piece[0][0].BatchID if new.carries and new.carries(piece[0][1]) else None
+            db.run(
+                "add_submission", **made, token=token, cluster_id=token if local else None, carries=carries
+            )
         claimed = [
             Claimed(
                 *(row.BatchID, row.JobIndex, row.attempt + 1, task, fields, row.workdir, token, row.name),
@@ -382,12 +371,10 @@ class Store(Index):
         )
         return Written(claimed, runs, digest)
 
-    def _take(
-        self, connection: Connection, db: Statements, new: NewSubmission, found: list[Any]
-    ) -> list[Claimed]:
+    def _take(self, db: Statements, new: NewSubmission, found: list[Any]) -> list[Claimed]:
         if not found:
             return []
-        claimed, runs, digest = self.write_claim(connection, db, new, found)
+        claimed, runs, digest = self.write_claim(db, new, found)
         db.connection.executemany(
             rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.first, one.last) for one in runs]
         )
@@ -396,25 +383,15 @@ class Store(Index):
                 db.run("forget_spawns", batch_id=one.batch_id, job_index=one.job_index)
         if not new.whole:
             return claimed
-        batches = {one.batch_id for one in claimed}
-        connection.execute(
-            update(batch)
-            .where(batch.c.BatchID == bindparam("which"), batch.c.max_jobs.is_not(bindparam("limit")))
-            .values(max_jobs=bindparam("limit")),
-            [{"which": which, "limit": new.max_jobs} for which in batches],
-        )
-        connection.execute(
-            update(batch).where(batch.c.BatchID == bindparam("which"), batch.c.executor.is_(None)),
-            [
-                {
-                    "which": which,
-                    "executor": new.executor,
-                    "executor_defaults": new.defaults,
-                    "environment": digest,
-                }
-                for which in batches
-            ],
-        )
+        for batch_id in {one.batch_id for one in claimed}:
+            db.run("batch_limit", batch_id=batch_id, limit=new.max_jobs)
+            db.run(
+                "batch_taken_on",
+                batch_id=batch_id,
+                executor=new.executor,
+                defaults=new.defaults,
+                environment=digest,
+            )
         return claimed
 
     def split(self, claimed: Sequence[Claimed], token: str, first_task: int) -> list[Claimed]:
@@ -644,6 +621,19 @@ class Store(Index):
             )
 
 
+def _insert(connection: Connection, batch_id: int, records: list[Any]) -> None:
+    try:
+        rows.insert_jobs(connection, records)
+    except Exception as error:
+        duplicate = rows.duplicate(connection, error, batch_id, records)
+        if duplicate is None:
+            raise
+        raise JobIndexTakenError(
+            f"Job {batch_id}:{duplicate} is in the index already. Nothing was added. Choose another JobIndex, or let "
+            f"set_index=True number the jobs."
+        ) from error
+
+
 def _put_needs(
     db: Statements, given: Mapping[int, Sequence[Mapping[str, Any]]], known: Iterable[int]
 ) -> None:
@@ -666,15 +656,10 @@ def _plain_rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[An
     return found
 
 
-def _known(connection: Connection, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
+def _known(db: Statements, wanted: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
     """Return name and working directory of those batches that have jobs."""
-    found = {}
-    for batch_id in wanted:
-        query = select(batch.c.name, batch.c.workdir).join(job, job.c.BatchID == batch.c.BatchID)
-        row = connection.execute(query.where(batch.c.BatchID == batch_id).limit(1)).first()
-        if row is not None:
-            found[batch_id] = (row.name, row.workdir)
-    return found
+    found = {batch_id: db.row("known_batch", batch_id=batch_id) for batch_id in wanted}
+    return {batch_id: (row["name"], row["workdir"]) for batch_id, row in found.items() if row is not None}
 
 
 def _make_batch(

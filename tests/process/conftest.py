@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from helpers import MARK, World
+from helpers import MARK, World, until, until_gone
+
+import paraschut as psu
 
 
 @pytest.fixture
@@ -21,3 +25,26 @@ def world(home, monkeypatch, request):
         yield made
     finally:
         made.end_all()
+
+
+@pytest.fixture
+def executor(world):
+    with psu.BatchExecutor() as made:
+        yield made
+
+
+@pytest.fixture
+def gate(world):
+    """A file that keeps calls of ``until_gone`` from returning."""
+    path = world.home / "gate"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def busy(executor, gate):
+    """Calls that keep all processors busy, as long as there is a gate."""
+    calls = [executor.submit(until_gone, str(gate)) for _ in range(os.cpu_count())]
+    until(lambda: all(call.running() for call in calls))
+    return calls

@@ -35,6 +35,13 @@ def until(condition, seconds=60, what=""):
         time.sleep(0.01)
 
 
+def until_gone(path):
+    """Return a path when there is nothing any more; what a job calls that is to run until it is told to end."""
+    while os.path.exists(path):
+        time.sleep(0.01)
+    return path
+
+
 def kill(pid, number=signal.SIGKILL):
     """Send a signal to a process that this test started; that it is gone already is fine."""
     with contextlib.suppress(ProcessLookupError):

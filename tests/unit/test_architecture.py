@@ -54,6 +54,7 @@ FLOORS = {
         "look.summary",
         "look.render",
         "look.texts",
+        "look.lines",
     },
     "what is shown": {
         "look.figures",

@@ -13,7 +13,9 @@ from stories import BATCH
 from verbs import add, claim, end, start
 
 import paraschut as psu
-from paraschut.look.logs import Log, follow, grep, lines_of
+from paraschut.look import lines
+from paraschut.look.lines import lines_of
+from paraschut.look.logs import Log, follow, grep
 from paraschut.paths import Paths
 from paraschut.process import host_name
 
@@ -67,18 +69,16 @@ def test_an_empty_log_has_no_lines(log):
     longest=st.sampled_from([64, 1 << 16]),
 )
 def test_the_tail_is_the_end_of_the_whole(tmp_path_factory, text, count, longest):
-    from paraschut.look import logs
-
     path = tmp_path_factory.getbasetemp() / "any.out"
     path.write_bytes(text.encode())
-    before = logs._LONGEST_LINE
-    logs._LONGEST_LINE = longest  # a smaller step meets more borders
+    before = lines.LONGEST
+    lines.LONGEST = longest  # a smaller step meets more borders
     try:
         whole = list(lines_of(str(path)))
         assert whole == (text.removesuffix("\n").split("\n") if text else [])
         assert list(lines_of(str(path), count)) == whole[-count:]
     finally:
-        logs._LONGEST_LINE = before
+        lines.LONGEST = before
 
 
 def test_a_very_long_line_is_cut(log):
@@ -112,7 +112,7 @@ def test_ten_gigabytes_are_no_more_than_a_few(tmp_path, python):
         file.write(b"\nend\n")
     program = (
         "import resource, sys, re\n"
-        "from paraschut.look.logs import lines_of\n"
+        "from paraschut.look.lines import lines_of\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(next(iter(lines_of(sys.argv[1]))))\n"
         "print(*lines_of(sys.argv[1], range(1)))\n"
@@ -132,7 +132,7 @@ def test_a_gigabyte_in_one_line_is_searched_in_little_memory(tmp_path, python):
         file.write(b"\nneedle\n")
     program = (
         "import resource, sys, re\n"
-        "from paraschut.look.logs import lines_of\n"
+        "from paraschut.look.lines import lines_of\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(*lines_of(sys.argv[1], None, re.compile('needle')))\n"
         "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000\n"

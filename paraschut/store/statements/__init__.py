@@ -11,14 +11,14 @@ from pathlib import Path
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import sqlite
 
-from paraschut.store.statements import attempts, calls, copies, jobs, machines, passes
+from paraschut.store.statements import attempts, calls, claims, copies, jobs, machines, passes
 
 FILE = Path(__file__).parent.with_name("statements.sql")
 
 
 def statements() -> dict[str, ClauseElement]:
     """Return all statements by name."""
-    themes = (jobs, attempts, passes, machines, copies, calls)
+    themes = (jobs, attempts, claims, passes, machines, copies, calls)
     return {title: statement for theme in themes for title, statement in theme.statements().items()}
 
 
