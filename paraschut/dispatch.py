@@ -19,8 +19,9 @@ from paraschut.handover import Handed, as_before, hand_over, new_submission, var
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name
 from paraschut.store import copies, spawns
+from paraschut.store.claims import Ready
 from paraschut.store.runtime import Statements
-from paraschut.store.store import Ready, Store
+from paraschut.store.store import Store
 
 #: Reasons that the line of a pass has room for.
 _SHOWN = 3

@@ -24,8 +24,9 @@ from paraschut.progress import bar
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
+from paraschut.store.claims import Claim, Claimed, NewSubmission
 from paraschut.store.runtime import job_row
-from paraschut.store.store import Claim, Claimed, NewSubmission, Store
+from paraschut.store.store import Store
 
 #: Seconds for which what was submitted may wait to be recorded together with what comes next.
 _UNRECORDED = 0.5

@@ -17,7 +17,7 @@ from paraschut.executors.queue import Queue, Row
 from paraschut.paths import Paths
 from paraschut.process import Identity, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge
-from paraschut.store import views
+from paraschut.store import snapshots, views
 from paraschut.store.runtime import Ended, Key, Statements, end_attempt
 from paraschut.store.store import Store
 from paraschut.store.views import OpenAttempt, OpenSubmission
@@ -53,14 +53,14 @@ def shared_queue(
     patience = config.command_timeout + _SLACK
     now = time.time()
     age = min(config.queue_age, max(0.0, now - since))
-    answer, at = store.ask_queue(executor.name, age, patience, now)
+    answer, at = snapshots.ask(store, executor.name, age, patience, now)
     if answer is None:
         try:
             rows = executor.ask()
         except ExecutorError as error:
-            store.keep_queue(executor.name, json.dumps({"error": str(error)}), at)
+            snapshots.keep(store, executor.name, json.dumps({"error": str(error)}), at)
             raise
-        store.keep_queue(executor.name, json.dumps(rows), at)
+        snapshots.keep(store, executor.name, json.dumps(rows), at)
         return Queue(at, rows)
     if not answer:
         return None
@@ -75,7 +75,7 @@ def shared_queue(
 def counts(store: Store) -> list[tuple[str, int | None]]:
     """Return how many jobs this user has on each scheduler's queue, as last asked; None where there was no answer."""
     found: list[tuple[str, int | None]] = []
-    for executor, answer in store.queues():
+    for executor, answer in snapshots.answers(store):
         told = json.loads(answer)
         found.append((executor, None if isinstance(told, dict) else Queue(0.0, told).count))
     return found

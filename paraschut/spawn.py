@@ -15,7 +15,7 @@ from paraschut.store.runtime import Key, Statements
 
 if TYPE_CHECKING:
     from paraschut.executors.base import JobExecutor
-    from paraschut.store.store import Claim, NewSubmission
+    from paraschut.store.claims import Claim, NewSubmission
 
 
 def _own(JobInfo: dict[str, Any] | None, call: str) -> Key:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from paraschut.errors import JobError
 from paraschut.store import rows, runtime
+from paraschut.store.claims import Claim, NewSubmission
 from paraschut.store.copies import lost
 from paraschut.store.runtime import Key, Statements
-from paraschut.store.store import Claim, NewSubmission, Store
+from paraschut.store.store import Store
 
 #: A job whose copies these are may still get more of them.
 _SPAWNS = ("submit", "run", "spawn")

@@ -9,9 +9,9 @@ from paraschut.paths import Paths
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import identity
 from paraschut.store import spool, views
+from paraschut.store.claims import NewSubmission
 from paraschut.store.filters import compile_filter
 from paraschut.store.runtime import Ended, Key, end_attempt, mark_run
-from paraschut.store.store import NewSubmission
 
 HOST = "here"
 ME = identity()
