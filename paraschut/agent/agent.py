@@ -66,6 +66,7 @@ class Agent:
         self.boot = boot_id()
         self.folder = self.paths.agent(self.host)
         self.capacity = capacity
+        self._processors = os.cpu_count() or 1
         self.limits_given = limits_given
         self.lock_timeout = float(os.environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
         self.trusted = tuple(filter(None, os.environ.get("PARASCHUT_TRUSTED", "").split(":")))
@@ -77,6 +78,7 @@ class Agent:
         self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
         self._warning = float(os.environ.get("PARASCHUT_WARNING", "60"))
+        self._next_look = 0.0
         self._next_memory = 0.0
         self._next_pass = 0.0
         self._idle_since = time.monotonic()
@@ -234,18 +236,23 @@ class Agent:
         starts: list[tuple[Running, dict[str, Any]]] = []
         events = spool.load(spool.pending(self.paths))
         lines = self.crew.new_lines()
+        bad = bool(gone or events) or any(line.get("code") != 0 for line in lines)
+        # Who cancels a job wakes us, so that not every end of a job has to ask.
+        looks = self._look or bad or self._look_is_due()
         with self._writing() as db:
             # First what jobs could not write themselves: their end means something else after they said complete.
             spool.fold(db, self.index, events, self.trusted)
             ended = self._fold_lines(db, lines) or bool(events) or bool(gone)
             if gone:
                 self._judge_dead(db, gone & self.running.keys())
-            self._heed_cancelled(db)
+            if looks:
+                self._heed_cancelled(db)
             waiting = self._take_waiting(db, starts)
-            self._await_begin(db)
+            if looks:
+                self._await_begin(db)
         for running, spec in starts:
             running.wrapper.send(spec)
-        if gone or events or any(line.get("code") != 0 for line in lines):
+        if bad:
             bell.ring(self.index)  # who has a result has rung already
         spool.unlink(self.paths, events)
         self._enforce()
@@ -262,6 +269,13 @@ class Agent:
             self.crew.clear_ends()
             self._let_go()
         return idle < LINGER or not self._may_leave()
+
+    def _look_is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_look and (self._begin is None or time.time() < self._begin):
+            return False
+        self._next_look = now + SAFETY
+        return True
 
     def _await_begin(self, db: Statements) -> None:
         """Look when the next pause ends, and whether one has."""
@@ -341,7 +355,7 @@ class Agent:
         return {
             **spec_of(row, running, self._environment(db, row["environment"]), self.paths),
             # Where jobs may use more processors than there are, none is kept on its own.
-            "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= (os.cpu_count() or 1) else 0,
+            "cpus": running.asked.get("cpus", 1) if self.capacity.cpus <= self._processors else 0,
             "processors": os.path.dirname(os.path.dirname(self._ear.path)) if self._ear.path else None,
             "ends": self.crew.ends_file(),
             "lock": self.paths.agent_lock(self.host),

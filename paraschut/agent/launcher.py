@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEADER = 8
 #: Milliseconds that a job may run before its logs get their names although they are empty.
 NAMELESS = 100
+#: Asking the system for it is dear.
+PROCESSORS = os.cpu_count() or 1
 
 
 def main() -> None:
@@ -192,7 +194,7 @@ def take_processors(count: int, folder: str | None) -> list[int]:
     """
     if not hasattr(os, "sched_setaffinity"):
         return []
-    everywhere = set(range(os.cpu_count() or 1))
+    everywhere = set(range(PROCESSORS))
     held: dict[int, int] = {}
     if count and folder:
         # Those of the job before come first: to stay costs nothing.
