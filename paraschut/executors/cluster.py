@@ -478,13 +478,38 @@ class ClusterJobExecutor(JobExecutor):
     def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
         """Delete tasks of several submissions, with one command for many; as ``delete`` does."""
         gone: list[Collection[int]] = [self.bar(submission.folder, tasks) for submission, tasks in wanted]
+        known = [submission.cluster_id or self.find(submission) for submission, _ in wanted]
+        queue = self._to_delete_from() if any(known) else Queue(0.0, ())
         ids = []
-        for submission, tasks in wanted:
-            known_as = submission.cluster_id or self.find(submission)
-            if known_as is not None:
+        for (submission, tasks), barred, known_as in zip(wanted, gone, known, strict=True):
+            started = len(barred) < len(tasks)
+            if known_as is not None and not queue.is_anothers(
+                self.job_of(known_as), submission.token, renamed=started
+            ):
                 ids += self.task_ids(known_as, tasks)
         self.delete_jobs(ids)
         return gone
+
+    def delete_closers(self, closers: Mapping[str, Collection[str]]) -> None:
+        """Delete closers by their ids, of which each is named after one of some tokens."""
+        queue = self._to_delete_from() if closers else Queue(0.0, ())
+        self.delete_jobs(
+            [
+                closer
+                for closer, tokens in sorted(closers.items())
+                if not all(queue.is_anothers(self.job_of(closer), token) for token in tokens)
+            ]
+        )
+
+    def _to_delete_from(self) -> Queue:
+        """Return the queue as it is now: an id that is another job's by now is not to be deleted."""
+        try:
+            return Queue(time.time(), self.ask())
+        except ExecutorError as error:
+            raise ExecutorError(
+                f"Nothing was deleted from {self.name}, so jobs may still run; they are not started anew before they "
+                f"have ended. {error}"
+            ) from error
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Delete jobs from the scheduler; that one has ended already is no error."""

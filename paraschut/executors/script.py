@@ -223,13 +223,20 @@ def exports(env: Mapping[str, str]) -> str:
 
 
 def _export(names: list[str], env: Mapping[str, str]) -> str:
-    words = [f"{name}={_quoted(env[name])}" for name in names]
+    # Most are numbers, each its own, which needs no quotes.
+    words = [
+        f"{name}={value if (value := env[name]).isalnum() and value.isascii() else _quoted(value)}"
+        for name in names
+    ]
     return f"export {' '.join(words)}" if words else ":"
 
 
 def command_line(command: Iterable[str], env: Mapping[str, str]) -> str:
     """Return the line of shell that becomes the job, with those variables that the shell cannot set."""
-    others = _sorted_out(tuple(env)).others
+    return _command_line(command, _sorted_out(tuple(env)).others, env)
+
+
+def _command_line(command: Iterable[str], others: Iterable[str], env: Mapping[str, str]) -> str:
     return _line_of(tuple(command), tuple([f"{name}={env[name]}" for name in others]))
 
 
@@ -263,7 +270,7 @@ def task_block(task: Task, others: Mapping[str, str]) -> str:
     if names.bad:
         _check_names(f"Job {label}", task.env)
     return (
-        f"paraschut_job() {{\n{_export(names.own, env)}\n{command_line(task.command, env)}\n}}\n"
+        f"paraschut_job() {{\n{_export(names.own, env)}\n{_command_line(task.command, names.others, env)}\n}}\n"
         f"paraschut_task {task.number} {label} {_quoted(task.workdir)} {_path(task.stdout)} {_path(task.stderr)}\n"
     )
 
