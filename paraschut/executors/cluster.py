@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors import cluster_script, script
+from paraschut.executors import cluster_script, script, traces
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Task
 from paraschut.executors.queue import Kind, Queue, Row
 from paraschut.executors.run import Answer, run_command
@@ -430,8 +430,8 @@ class ClusterJobExecutor(JobExecutor):
 
     def find(self, submission: Submission) -> str | None:
         """Return the id of a submission whose owner died before recording it, if it left any trace."""
-        for text, _ in script.gather(submission.folder).marks.values():
-            holder = script.parse_mark(text)
+        for text, _ in traces.gather(submission.folder).marks.values():
+            holder = traces.parse_mark(text)
             if holder is not None:
                 return self.pattern_of(holder.id)
         if not os.path.exists(os.path.join(submission.folder, script.SCRIPT)):
@@ -448,7 +448,7 @@ class ClusterJobExecutor(JobExecutor):
     def evidence(self, folder: str) -> Evidence:
         """Return what a submission's folder tells; whether a task still runs, only the queue does."""
         try:
-            found = script.gather(folder)
+            found = traces.gather(folder)
         except OSError as error:
             raise ExecutorError(
                 f"{folder} cannot be read ({error.strerror}), so it is not known what became of its jobs. Try again "
@@ -459,9 +459,9 @@ class ClusterJobExecutor(JobExecutor):
 
     def bar(self, folder: str, tasks: Iterable[int]) -> set[int]:
         """Take the right to start of tasks, so that nothing starts them from now on; return those that had not."""
-        holder = script.reset_holder()
+        holder = traces.reset_holder()
         try:
-            return {task for task in tasks if script.take_mark(folder, task, holder)}
+            return {task for task in tasks if traces.take_mark(folder, task, holder)}
         except OSError as error:
             raise ExecutorError(
                 f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "
