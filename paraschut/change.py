@@ -233,10 +233,10 @@ def _delete_closers(config: Config, batch_ids: Sequence[int]) -> None:
     """Delete what would go on with batches when their jobs are deleted."""
     with Store.of(config) as store, store.reading() as connection:
         closers = views.closers_of(connection, batch_ids)
-    for name, ids in closers.items():
+    for name, mine in closers.items():
         executor = executor_of(name, config)
         if isinstance(executor, ClusterJobExecutor):
-            executor.delete_jobs(sorted(ids))
+            executor.delete_closers(mine)
 
 
 def _check_deleted(state: str) -> None:

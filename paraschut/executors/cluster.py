@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors import cluster_script, script
+from paraschut.executors import cluster_script, script, traces
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Task
 from paraschut.executors.queue import Kind, Queue, Row
 from paraschut.executors.run import Answer, run_command
@@ -430,8 +430,8 @@ class ClusterJobExecutor(JobExecutor):
 
     def find(self, submission: Submission) -> str | None:
         """Return the id of a submission whose owner died before recording it, if it left any trace."""
-        for text, _ in script.gather(submission.folder).marks.values():
-            holder = script.parse_mark(text)
+        for text, _ in traces.gather(submission.folder).marks.values():
+            holder = traces.parse_mark(text)
             if holder is not None:
                 return self.pattern_of(holder.id)
         if not os.path.exists(os.path.join(submission.folder, script.SCRIPT)):
@@ -448,7 +448,7 @@ class ClusterJobExecutor(JobExecutor):
     def evidence(self, folder: str) -> Evidence:
         """Return what a submission's folder tells; whether a task still runs, only the queue does."""
         try:
-            found = script.gather(folder)
+            found = traces.gather(folder)
         except OSError as error:
             raise ExecutorError(
                 f"{folder} cannot be read ({error.strerror}), so it is not known what became of its jobs. Try again "
@@ -459,9 +459,9 @@ class ClusterJobExecutor(JobExecutor):
 
     def bar(self, folder: str, tasks: Iterable[int]) -> set[int]:
         """Take the right to start of tasks, so that nothing starts them from now on; return those that had not."""
-        holder = script.reset_holder()
+        holder = traces.reset_holder()
         try:
-            return {task for task in tasks if script.take_mark(folder, task, holder)}
+            return {task for task in tasks if traces.take_mark(folder, task, holder)}
         except OSError as error:
             raise ExecutorError(
                 f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "
@@ -478,13 +478,38 @@ class ClusterJobExecutor(JobExecutor):
     def delete_all(self, wanted: Sequence[tuple[Submission, Sequence[int]]]) -> list[Collection[int]]:
         """Delete tasks of several submissions, with one command for many; as ``delete`` does."""
         gone: list[Collection[int]] = [self.bar(submission.folder, tasks) for submission, tasks in wanted]
+        known = [submission.cluster_id or self.find(submission) for submission, _ in wanted]
+        queue = self._to_delete_from() if any(known) else Queue(0.0, ())
         ids = []
-        for submission, tasks in wanted:
-            known_as = submission.cluster_id or self.find(submission)
-            if known_as is not None:
+        for (submission, tasks), barred, known_as in zip(wanted, gone, known, strict=True):
+            started = len(barred) < len(tasks)
+            if known_as is not None and not queue.is_anothers(
+                self.job_of(known_as), submission.token, renamed=started
+            ):
                 ids += self.task_ids(known_as, tasks)
         self.delete_jobs(ids)
         return gone
+
+    def delete_closers(self, closers: Mapping[str, Collection[str]]) -> None:
+        """Delete closers by their ids, of which each is named after one of some tokens."""
+        queue = self._to_delete_from() if closers else Queue(0.0, ())
+        self.delete_jobs(
+            [
+                closer
+                for closer, tokens in sorted(closers.items())
+                if not all(queue.is_anothers(self.job_of(closer), token) for token in tokens)
+            ]
+        )
+
+    def _to_delete_from(self) -> Queue:
+        """Return the queue as it is now: an id that is another job's by now is not to be deleted."""
+        try:
+            return Queue(time.time(), self.ask())
+        except ExecutorError as error:
+            raise ExecutorError(
+                f"Nothing was deleted from {self.name}, so jobs may still run; they are not started anew before they "
+                f"have ended. {error}"
+            ) from error
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Delete jobs from the scheduler; that one has ended already is no error."""

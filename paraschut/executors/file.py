@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors import script
+from paraschut.executors import script, traces
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission
 from paraschut.process import Identity, host_name, is_alive
 
@@ -129,10 +129,10 @@ class FileJobExecutor(JobExecutor):
         """
         folder = submission.folder
         ended = self.evidence(folder).exits
-        holder = script.reset_holder()
+        holder = traces.reset_holder()
         try:
             open_ones = [task for task in tasks if task not in ended]
-            started = [task for task in open_ones if not script.take_mark(folder, task, holder)]
+            started = [task for task in open_ones if not traces.take_mark(folder, task, holder)]
         except OSError as error:
             raise ExecutorError(
                 f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "
@@ -157,7 +157,7 @@ class FileJobExecutor(JobExecutor):
             If the folder cannot be read, which says nothing about its tasks.
         """
         try:
-            found = script.gather(folder)
+            found = traces.gather(folder)
         except OSError as error:
             raise ExecutorError(
                 f"{folder} cannot be read ({error.strerror}), so it is not known what became of its jobs. Try again "
@@ -166,10 +166,10 @@ class FileJobExecutor(JobExecutor):
         exits = dict(found.exits)
         marks = {}
         for task, (text, at) in found.marks.items():
-            holder = script.parse_mark(text)
+            holder = traces.parse_mark(text)
             alive = False if task in exits else _alive(holder, at)
             # What ended between the listing and the look at its process has left its words meanwhile.
-            if alive is False and task not in exits and (end := script.read_exit(folder, task)):
+            if alive is False and task not in exits and (end := traces.read_exit(folder, task)):
                 exits[task] = end
             marks[task] = Mark(task, text if holder else "unknown unknown", at, alive)
         lost = {_id(mark): task for task, mark in marks.items() if mark.alive is False and task not in exits}
@@ -224,7 +224,7 @@ def _write_runner(path: str) -> None:
     script.write_beside(path, content, 0o700)
 
 
-def _alive(holder: script.Holder | None, at: float) -> bool | None:
+def _alive(holder: traces.Holder | None, at: float) -> bool | None:
     if holder is None or holder.pid is None or holder.host != host_name():
         return None
     ticks, dot, boot_id = holder.nonce.partition(".")
@@ -265,7 +265,7 @@ def _end_processes(marks: Sequence[Mark]) -> None:
 
     watchers = []
     for mark in marks:
-        holder = script.parse_mark(mark.holder)
+        holder = traces.parse_mark(mark.holder)
         if holder is not None and holder.pid is not None and _alive(holder, mark.at):
             with suppress(psutil.NoSuchProcess):
                 watchers.append(psutil.Process(holder.pid))

@@ -97,6 +97,20 @@ class Queue:
         """Return whether anything of a job has not ended."""
         return any(row.kind != Kind.ENDED for row in self._by_job.get(job, ()))
 
+    def is_anothers(self, job: str, token: str, *, renamed: bool = False) -> bool:
+        """Return whether an id is that of another job now, as it may be where a scheduler lost its memory.
+
+        Parameters
+        ----------
+        token : str
+            What the name of our own ends in.
+        renamed : bool
+            Whether ours may have given itself another name, which only a job that has started does.
+        """
+        rows = self._by_job.get(job, ())
+        ours = (row.is_of(token) or (renamed and not _TOKEN.search(row.name)) for row in rows)
+        return bool(rows) and not any(ours)
+
     def named(self, token: str) -> str | None:
         """Return the job whose name ends in a token."""
         return next((row.job for row in self.rows if row.name.endswith(f".{token}")), None)

@@ -290,14 +290,14 @@ def carried(connection: Connection, batch_id: int, before: float) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, set[str]]:
-    """Return the ids of the closers that wait to go on with batches, by executor."""
-    found: dict[str, set[str]] = {}
-    query = select(submission.c.executor, submission.c.closer).where(
+def closers_of(connection: Connection, batch_ids: Sequence[int]) -> dict[str, dict[str, set[str]]]:
+    """Return the closers that wait to go on with batches: by executor and id, the tokens that they stand behind."""
+    found: dict[str, dict[str, set[str]]] = {}
+    query = select(submission.c.executor, submission.c.closer, submission.c.token).where(
         submission.c.settled.is_(None), submission.c.closer.is_not(None), submission.c.carries.in_(batch_ids)
     )
-    for executor, closer in connection.execute(query):
-        found.setdefault(executor, set()).add(closer)
+    for executor, closer, token in connection.execute(query):
+        found.setdefault(executor, {}).setdefault(closer, set()).add(token)
     return found
 
 

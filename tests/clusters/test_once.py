@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 from helpers import BATCH
 from sites import starts
 from test_contract import on
-from test_submission_killed import AT, RANDOM
+from test_submission_killed import AT
 
 import paraschut as psu
 
@@ -19,7 +20,6 @@ KILLS = int(os.environ.get("PARASCHUT_TESTS_KILLS", "20"))
 STORE = ("paraschut.store.store", "Store")
 COMMAND = {"slurm": "sbatch", "sge": "qsub", "pbs": "qsub"}
 NUMBER = 5
-CLAIMS = "SELECT count(*) AS claimed, count(recorded) AS recorded, count(closer) AS carried FROM submission"
 
 
 @pytest.fixture
@@ -77,20 +77,68 @@ def test_the_submitter_dies_between_two_steps(site, where):
     all_run_once(site)
 
 
+#: Submits part by part in children, which say when they have claimed and recorded. Three live, and show how long that
+#: takes; the others are killed at random moments: of four, three behind their claim. Says how many died between the two.
+AROUND = """
+import os, random, signal, sys, time
+import paraschut as psu
+from paraschut import dispatch, fold
+from paraschut.executors import slurm
+from paraschut.store.store import Store
+
+executor, kills = sys.argv[1], int(sys.argv[2])
+chance = random.Random(kills)
+parts = kills + 3
+
+def telling(name, word):
+    real = getattr(Store, name)
+    def told(*given, **more):
+        done = real(*given, **more)
+        os.write(tell, word)
+        return done
+    setattr(Store, name, told)
+
+telling("claim", b"c")
+telling("record", b"r")
+longest, between, behind = 10.0, 0, 0
+for part in range(parts):
+    hear, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(hear)
+        try:
+            psu.submit_jobs(executor, MaxJobs=10000, Filter=f"JobIndex % {parts} == {part}", Verbose=False)
+        finally:
+            os._exit(0)
+    os.close(tell)
+    words = b"" if part % 4 == 3 else os.read(hear, 1)
+    began = time.monotonic()
+    if part < 3:
+        os.read(hear, 1)
+        longest = min(longest, 1.2 * (time.monotonic() - began))
+    else:
+        time.sleep(chance.random() * longest)
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(hear, 100):
+        words += more
+    os.close(hear)
+    between += part >= 3 and words == b"c"
+    behind += part >= 3 and b"r" in words
+print(between, behind, longest)
+"""
+
+
 @on("slurm")
 def test_submitters_die_at_random_moments(site):
-    """Each is in the middle of a pass over a part of the jobs: there are as many parts as passes."""
-    number = 3 * KILLS
+    """Each is in the middle of a pass over a part of the jobs."""
+    number = 3 * (KILLS + 3)
     site.world.add(*[site.world.says("$J")] * number)
-    longest, killed, claims = 0.25, 0, {"claimed": 0}
-    # A busy machine takes longer to claim: the moments move out until submitters die behind their claim too.
-    while killed < KILLS or claims["claimed"] < KILLS // 4:
-        some = RANDOM.replace("0.04", str(longest)).replace("7", str(KILLS))
-        assert site.world.python(some, site.executor, killed, 5).wait(600) == 0
-        killed += 5
-        before, claims = claims, site.world.query(CLAIMS)[0]
-        longest *= 1 if claims["claimed"] > before["claimed"] else 1.3
-    print(f"{killed} kills, up to {longest:g} s: {claims}")
+    submitters = site.world.python(AROUND, site.executor, KILLS, stdout=subprocess.PIPE, text=True)
+    told, _ = submitters.communicate(timeout=600)
+    between, behind, longest = told.split()
+    print(f"{KILLS} kills: {between} between claim and record, {behind} behind; in {longest} s")
+    assert int(between) >= KILLS // 8
     all_run_once(site, number)
 
 

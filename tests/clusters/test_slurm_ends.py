@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,3 +233,32 @@ def test_slurmctld_freezes_while_jobs_are_submitted(site, wrap):
     site.look()
     assert starts(site.world.lines()) == {0: 1, 1: 1, 2: 1}
     assert len(site.world.attempts()) == 3
+
+
+def test_an_id_that_is_given_out_again_is_another_jobs(make_site):
+    """Slurm dies before it has saved what it took, and gives the ids to jobs that somebody submits later."""
+    if os.getuid():
+        pytest.skip("only root can stop a daemon.")
+    site = make_site("forgetful slurm")
+    state, saved = site.cluster.folder / "state", site.world.home / "state"
+    site.cluster.kill("slurmctld")
+    shutil.copytree(state, saved)
+    site.cluster.up("slurmctld")
+    for batch in (BATCH, BATCH + 1):
+        site.world.add(site.world.says("$J"), batch=batch, options="--hold", complete_on_exit=batch == BATCH)
+    site.submit()
+    ours = sorted(site.ids())
+    site.cluster.kill("slurmctld", signal.SIGKILL)
+    shutil.rmtree(state)
+    shutil.copytree(saved, state)
+    site.cluster.up("slurmctld")
+    command = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"]
+    theirs = [subprocess.check_output(command, text=True, timeout=60).strip() for _ in ours]
+    try:
+        assert theirs == ours
+        assert psu.qdel_batch(BATCH) == 1
+        assert site.until_missing(0, batch=BATCH + 1) == {0: "never started"}
+        listed = ["squeue", "--noheader", "--format=%A", "--states=PENDING", f"--jobs={','.join(theirs)}"]
+        assert sorted(subprocess.check_output(listed, text=True, timeout=60).split()) == theirs
+    finally:
+        subprocess.run(["scancel", *theirs], check=True, timeout=60)

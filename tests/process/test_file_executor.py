@@ -15,7 +15,7 @@ import pytest
 
 from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors import file as file_module
-from paraschut.executors import script
+from paraschut.executors import traces
 from paraschut.executors.base import Submission, Task
 from paraschut.executors.file import FileJobExecutor
 from paraschut.process import host_name
@@ -274,7 +274,7 @@ def test_a_job_that_outlives_its_watcher_is_seen(house):
     done = house.submit("t1", [f"{line(0)}; exec sleep 60"])
     with house.start("sh") as process:
         wait_for(lambda: house.written() == ["0"])
-        watcher = psutil.Process(script.parse_mark(house.evidence(done).marks[0].holder).pid)
+        watcher = psutil.Process(traces.parse_mark(house.evidence(done).marks[0].holder).pid)
         assert watcher.parent().pid == process.pid
         watcher.kill()
         process.communicate(timeout=30)

@@ -9,19 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraschut.errors import SubmitError
-from paraschut.executors import script
+from paraschut.executors import script, traces
 from paraschut.executors.base import Exit, Submission, Task
-from paraschut.executors.script import (
-    Holder,
-    command_line,
-    exports,
-    gather,
-    parse_exit,
-    parse_mark,
-    script_text,
-    take_mark,
-    task_block,
-)
+from paraschut.executors.script import command_line, exports, script_text, task_block
+from paraschut.executors.traces import Holder, gather, parse_exit, parse_mark, take_mark
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
@@ -164,7 +155,7 @@ def test_no_text_breaks_the_parsers(text):
 
 def test_a_reset_takes_the_right_to_start(tmp_path):
     folder = tmp_path / "not made yet"
-    assert take_mark(str(folder), 0, script.reset_holder())
+    assert take_mark(str(folder), 0, traces.reset_holder())
     assert os.listdir(folder) == ["0.run.0"]
     assert gather(str(folder)).marks == {}
 
@@ -179,8 +170,8 @@ def test_a_reset_after_the_start_says_so_and_takes_the_next(tmp_path):
 
 def test_a_second_reset_changes_nothing(tmp_path):
     os.symlink("abc.0 node 1 x", tmp_path / "0.run.0")
-    assert [take_mark(str(tmp_path), 0, script.reset_holder()) for _ in range(3)] == [False] * 3
-    assert [take_mark(str(tmp_path), 1, script.reset_holder()) for _ in range(3)] == [True] * 3
+    assert [take_mark(str(tmp_path), 0, traces.reset_holder()) for _ in range(3)] == [False] * 3
+    assert [take_mark(str(tmp_path), 1, traces.reset_holder()) for _ in range(3)] == [True] * 3
     assert sorted(os.listdir(tmp_path)) == ["0.run.0", "0.run.1", "1.run.0"]
 
 
@@ -234,4 +225,4 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_examples_are_true():
-    assert doctest.testmod(script).failed == 0
+    assert [doctest.testmod(one).failed for one in (script, traces)] == [0, 0]
