@@ -25,7 +25,7 @@ import json, os, sys, time
 from paraschut.agent import agent, __main__
 from paraschut.agent.limits import capacity_of
 
-agent.LINGER = agent.SAFETY = float(os.environ["LINGER"])
+agent.LINGER = agent.REST = agent.SAFETY = float(os.environ["LINGER"])
 real = agent.Agent._may_leave
 
 
