@@ -1,6 +1,6 @@
 """What the standard library's tests ask of an executor, asked of ours; and the libraries that take one.
 
-The cases of ``Lib/test/test_concurrent_futures`` in Python 3.10 and 3.13 were gone through by name, and of 3.14 what is
+The cases of ``Lib/test/test_concurrent_futures`` of Python 3.13 were gone through by name, and of 3.14 what is
 new (``buffersize``, ``terminate_workers``, ``kill_workers``); what is asked at the end of an executor, and of what
 takes its worker with it, is in ``test_batch_executor_ends.py``. Left out, with their reasons:
 

@@ -201,5 +201,5 @@ def test_a_job_that_failed_once_and_then_completed_is_no_reason_to_stop():
 
 def test_a_library_that_is_lacking_is_an_error_that_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "sklearn" else name)
-    with pytest.raises(ParaschutError, match="scikit-learn, which.*pip install scikit-learn matplotlib"):
+    with pytest.raises(ParaschutError, match=r"scikit-learn, which.*pip install scikit-learn matplotlib"):
         demo.prepare()
