@@ -280,7 +280,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)  # NaN and Infinity are no JSON
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+#: What each verb does.
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "info": _info,
     "progress": _progress,
     "complete": _complete,
@@ -289,9 +290,9 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def _command(verb: str) -> Callable[[list[str]], None]:
-    if verb not in _COMMANDS:
-        raise UsageError(f"There is no command {verb!r}; there are {', '.join(_COMMANDS)}.")
-    return _COMMANDS[verb]
+    if verb not in COMMANDS:
+        raise UsageError(f"There is no command {verb!r}; there are {', '.join(COMMANDS)}.")
+    return COMMANDS[verb]
 
 
 def _parsed(given: list[str], known: Mapping[str, bool]) -> tuple[list[tuple[str, str]], list[str]]:

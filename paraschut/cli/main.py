@@ -322,12 +322,22 @@ def _line_by_line() -> None:
         sys.stdout.reconfigure(line_buffering=True)
 
 
+def _offer_verbs(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Return how a command of shell jobs may go on, for the shell."""
+    del parameter
+    return (
+        []
+        if context.params.get("arguments")
+        else [verb for verb in job_cli.COMMANDS if verb.startswith(begun)]
+    )
+
+
 @click.command(
     cls=Verbatim,
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_offer_verbs)
 def job(arguments: tuple[str, ...]) -> None:
     """Inside a shell job: who am I, this far, complete."""
     raise click.exceptions.Exit(job_cli.main(arguments))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from paraschut import job as jobs
 from paraschut.errors import ParaschutError
 from paraschut.look.summary import BatchRow, MissingRow, StateRow, Totals, spans_of, state_rank
+from paraschut.look.texts import clean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ class Queue(dict[int, list[jobs.Job]]):
 
     def __repr__(self) -> str:
         states = Counter(str(job.get("state")) for group in self.values() for job in group)
-        told = ", ".join(f"{states[state]} {state}" for state in sorted(states, key=state_rank))
+        told = ", ".join(f"{states[state]} {clean(state)}" for state in sorted(states, key=state_rank))
         return f"<Queue of {len(self)} batches, {states.total()} jobs{': ' if told else ''}{told}>"
 
     def _repr_html_(self) -> str:

@@ -454,3 +454,5 @@ def test_the_shell_is_offered_options_batches_and_states(python, batch):
     assert offered("reset", "--state", "m") == ["missing"]
     assert offered("reset", "--to", "h") == ["held"]
     assert "--each-line" in offered("run", "--e")
+    assert offered("job", "pr") == ["progress"]
+    assert "progress" not in offered("job", "progress", "p"), "its number is no command"

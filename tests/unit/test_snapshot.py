@@ -43,6 +43,10 @@ def test_it_is_short_in_a_terminal_and_the_dashboard_in_a_notebook(queue):
     assert "is empty" in Queue()._repr_html_()
 
 
+def test_a_state_of_the_users_changes_no_terminal():
+    assert repr(Queue({1: [{"state": "\x1b[31mred\u202e"}]})) == "<Queue of 1 batches, 1 jobs: 1 red>"
+
+
 def test_it_is_the_same_dashboard(store, queue):
     from paraschut.look.dashboard import summarise
 
