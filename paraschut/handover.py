@@ -20,7 +20,7 @@ from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, Unreac
 from paraschut.executors.run import CLIENT
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
-from paraschut.progress import bar
+from paraschut.progress import MANY_TASKS, bar, shown
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
 from paraschut.store import journal, views
@@ -202,7 +202,7 @@ class _Desk:
 
     def hand(self, claimed: list[Claimed]) -> None:
         """Hand over the jobs of one submission; in several, where their scripts differ in what they tell."""
-        tasks = [self._task(one) for one in claimed]
+        tasks = [self._task(one) for one in shown(claimed, "preparing", many=MANY_TASKS)]
         groups = self.executor.arrange(tasks)
         if len(groups) == 1:
             self._hand(claimed, tasks)

@@ -13,6 +13,8 @@ from paraschut.process import notebook
 #: Seconds after which a bar of ours appears: what is done sooner needs none.
 _DELAY = 0.5
 _MANY = 1000
+#: Tasks of one submission that take so long that a bar is shown: more than a job array has.
+MANY_TASKS = 2000
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors import script, traces
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission
 from paraschut.process import Identity, host_name, is_alive
+from paraschut.progress import MANY_TASKS, shown
 
 if TYPE_CHECKING:
     import psutil
@@ -132,7 +133,11 @@ class FileJobExecutor(JobExecutor):
         holder = traces.reset_holder()
         try:
             open_ones = [task for task in tasks if task not in ended]
-            started = [task for task in open_ones if not traces.take_mark(folder, task, holder)]
+            started = [
+                task
+                for task in shown(open_ones, "taking back", many=MANY_TASKS)
+                if not traces.take_mark(folder, task, holder)
+            ]
         except OSError as error:
             raise ExecutorError(
                 f"{folder} could not be written ({error.strerror}), so jobs in it may still start. Make room there "

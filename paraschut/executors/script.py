@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from paraschut.errors import SubmitError
 from paraschut.executors.base import Submission, Task
+from paraschut.progress import MANY_TASKS, shown
 
 SCRIPT = "script.sh"
 
@@ -162,7 +163,9 @@ def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[str]]:
         f"paraschut_common() {{\n{exports({**submission.env, 'PARASCHUT_INDEX': submission.index})}\n}}\n"
         f"{FUNCTIONS}{functions}"
     )
-    return _encoded(head, "this submission"), [task_block(task, others) for task in submission.tasks]
+    return _encoded(head, "this submission"), [
+        task_block(task, others) for task in shown(submission.tasks, "writing", many=MANY_TASKS)
+    ]
 
 
 def encoded(tasks: Iterable[Task], blocks: Sequence[str]) -> bytes:
