@@ -379,9 +379,8 @@ def _send_copies(
         return  # it says which jobs are meant, and these have begun
     with store.reading() as connection:
         found = copies.due(store.statements(connection))
-    reached: dict[
-        _Kind, JobExecutor | None
-    ] = {}  # one that cannot be reached says so once, not for each copy
+    # One that cannot be reached says so once, not for each copy.
+    reached: dict[_Kind, JobExecutor | None] = {}
     for row in found:
         where = (row["BatchID"], row["JobIndex"])
         if (request.only is not None and where[0] not in request.only) or (

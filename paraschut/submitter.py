@@ -62,7 +62,7 @@ def periodic_submitter(
         if value != math.inf and (not is_number(value) or value < 0):
             raise JobError(f"{name} is {value!r}; it must be a number of 0 or more.")
     index = load_config().index
-    Store.of(load_config(), create=True)
+    Store.of(load_config(), create=True).rest()
     with _alone(str(index)), _stopped_by_signals() as stop:
         done = 0
         while done < n and not stop.is_set():

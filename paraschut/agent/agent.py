@@ -235,7 +235,7 @@ class Agent:
         }
         starts: list[tuple[Running, dict[str, Any]]] = []
         events = spool.load(spool.pending(self.paths))
-        lines = self.crew.new_lines()
+        lines = self.crew.new_lines(surely=bool(gone))
         bad = bool(gone or events) or any(line.get("code") != 0 for line in lines)
         # Who cancels a job wakes us, so that not every end of a job has to ask.
         looks = self._look or bad or self._look_is_due()

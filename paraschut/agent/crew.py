@@ -145,14 +145,20 @@ class Crew:
             self._offsets[self._current] = 0
         return self._current
 
-    def new_lines(self) -> list[dict[str, Any]]:
-        """Return what was appended since the last time, also to the files of earlier agents."""
+    def new_lines(self, *, surely: bool = True) -> list[dict[str, Any]]:
+        """Return what was appended since the last time, also to the files of earlier agents.
+
+        Parameters
+        ----------
+        surely : bool
+            Whether to look for new files although their folder seems unchanged: before a wrapper is given up.
+        """
         lines: list[dict[str, Any]] = []
-        # A wrapper makes its file with its first line, so there may be new ones of those that were adopted.
         changed = -1
         with contextlib.suppress(FileNotFoundError):
             changed = os.stat(self.folder).st_mtime_ns
-        if changed != self._looked:
+        if surely or changed != self._looked:
+            # A wrapper makes its file with its first line, so there may be new ones of those that were adopted.
             self._offsets = {**dict.fromkeys(ends.files(self.folder), 0), **self._offsets}
             # File systems tell time in ticks: within one, more may come.
             self._looked = changed if time.time_ns() - changed > _TICK else 0

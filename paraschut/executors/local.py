@@ -22,6 +22,9 @@ from paraschut.resources import format_size
 if TYPE_CHECKING:
     from paraschut.agent.limits import Capacity
 
+#: Seconds that the start of an agent may take.
+_START = 60
+
 
 class LocalJobExecutor(JobExecutor):
     """Runs jobs on this machine, within the processors and the memory that they ask for.
@@ -137,9 +140,9 @@ class LocalJobExecutor(JobExecutor):
         try:
             yield
         finally:
-            if self._starting is not None:  # nothing came of it
-                self._starting.communicate()
-                self._starting = None
+            process, self._starting = self._starting, None
+            if process is not None:  # nothing was submitted
+                _end_of(process)
 
     def submit(self, submission: Submission) -> str:
         """Wake the agent, or start one: the jobs wait in the index already."""
@@ -209,16 +212,10 @@ class LocalJobExecutor(JobExecutor):
     def start_agent(self, index: str) -> None:
         """Start an agent; if there is one already, the new one leaves at once."""
         process, self._starting = self._starting or self._launched(index), None
-        try:
-            _, said = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired as error:
-            raise ExecutorError(
-                f"The agent of this machine could not be started: {error}. The jobs wait."
-            ) from error
+        words = _end_of(process)
         if process.returncode:
-            words = said.decode(errors="replace").strip().splitlines()[-1:]
             raise ExecutorError(
-                f"The agent of this machine could not be started: {' '.join(words)}. The jobs wait in the index."
+                f"The agent of this machine could not be started: {words}. The jobs wait in the index."
             )
 
     def _launched(self, index: str) -> subprocess.Popen[bytes]:
@@ -247,3 +244,14 @@ class LocalJobExecutor(JobExecutor):
             raise ExecutorError(
                 f"The agent of this machine could not be started: {error}. The jobs wait."
             ) from error
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    """Wait until an agent is on its own; return the last words of one that could not be started."""
+    try:
+        _, said = process.communicate(timeout=_START)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"it took longer than {_START} s"
+    return " ".join(said.decode(errors="replace").strip().splitlines()[-1:])

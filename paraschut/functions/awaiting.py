@@ -176,9 +176,8 @@ class Watch:
         ``least``: seconds between two looks at least, where many jobs end and each look is dear. ``hold``: whether the
         caller comes again soon, and closes the index then.
         """
-        bell = Bell(
-            self.paths.index, self.batch_id
-        )  # before the first look, so that nothing comes in between
+        # Before the first look, so that nothing comes in between.
+        bell = Bell(self.paths.index, self.batch_id)
         began = time.monotonic()
         try:
             while True:

@@ -68,9 +68,8 @@ class Bell:
         ends, self._ends = self._ends, []
         for end in ends:
             os.close(end)
-        if (
-            self._path is not None and self._process == os.getpid()
-        ):  # not in a child, whose parent still listens
+        # Not in a child, whose parent still listens.
+        if self._path is not None and self._process == os.getpid():
             with suppress(OSError):
                 os.unlink(self._path)
 

@@ -273,11 +273,7 @@ class Claims(Index):
         Returns them as they are now; none if the claim was settled by somebody else meanwhile.
         """
         with self.writing() as (connection, db):
-            mine = select(submission).where(
-                submission.c.token == claimed[0].token,
-                submission.c.recorded.is_(None),
-                submission.c.settled.is_(None),
-            )
+            mine = select(submission).where(*_not_handed_over(claimed[0].token))
             row = connection.execute(mine).mappings().first()
             if row is None:
                 return []
@@ -291,32 +287,16 @@ class Claims(Index):
     def renew(self, token: str, now: float) -> bool:
         """Say that a claim is still wanted; False if it was settled by somebody else."""
         with self.writing() as (connection, _):
-            done = connection.execute(
-                update(submission)
-                .where(
-                    submission.c.token == token,
-                    submission.c.recorded.is_(None),
-                    submission.c.settled.is_(None),
-                )
-                .values(claimed=now)
-            )
-            return done.rowcount > 0
+            mine = update(submission).where(*_not_handed_over(token))
+            return connection.execute(mine.values(claimed=now)).rowcount > 0
 
     def record(self, ids: Mapping[str, str | None], now: float) -> set[str]:
         """Note the scheduler's ids of submissions, by token; return those whose claim was not released meanwhile."""
         recorded = set()
         with self.writing() as (connection, _):
             for token, cluster_id in ids.items():
-                done = connection.execute(
-                    update(submission)
-                    .where(
-                        submission.c.token == token,
-                        submission.c.recorded.is_(None),
-                        submission.c.settled.is_(None),
-                    )
-                    .values(recorded=now, cluster_id=cluster_id)
-                )
-                if done.rowcount > 0:
+                mine = update(submission).where(*_not_handed_over(token))
+                if connection.execute(mine.values(recorded=now, cluster_id=cluster_id)).rowcount > 0:
                     recorded.add(token)
         return recorded
 
@@ -333,12 +313,13 @@ class Claims(Index):
 
     def release(self, token: str, words: str, now: float) -> int:
         """Give the jobs of a submission that never happened back to ``init``; return how many."""
-        with self.writing() as (connection, _):
+        with self.writing() as (connection, db):
             mine = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n).where(attempt.c.token == token)
             held = connection.execute(mine).all()
-            raw: Any = connection.connection.driver_connection
-            raw.executemany(rows.END_PROVED, [(row.BatchID, row.JobIndex, row.n) for row in held])
-            cursor = raw.executemany(rows.SET_INIT, [(row.BatchID, row.JobIndex, row.n) for row in held])
+            db.connection.executemany(rows.END_PROVED, [(row.BatchID, row.JobIndex, row.n) for row in held])
+            cursor = db.connection.executemany(
+                rows.SET_INIT, [(row.BatchID, row.JobIndex, row.n) for row in held]
+            )
             connection.execute(
                 update(attempt)
                 .where(attempt.c.token == token, attempt.c.ended.is_(None))
@@ -346,6 +327,11 @@ class Claims(Index):
             )
             connection.execute(update(submission).where(submission.c.token == token).values(settled=now))
             return int(cursor.rowcount)
+
+
+def _not_handed_over(token: str) -> tuple[ColumnElement[bool], ...]:
+    """Return what is true of a submission whose claim still stands."""
+    return (submission.c.token == token, submission.c.recorded.is_(None), submission.c.settled.is_(None))
 
 
 def _plain_rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[Any, ...]]:

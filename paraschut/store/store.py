@@ -117,19 +117,12 @@ class Store(Claims):
         max_jobs: int | None,
     ) -> None:
         """Note what batches go on with by themselves, as a whole pass that takes jobs of them does."""
-        with self.writing() as (connection, db):
-            values = {
-                "executor": executor,
-                "executor_defaults": defaults,
-                "environment": rows.keep_environment(db, environment),
-                "max_jobs": max_jobs,
-            }
+        with self.writing() as (_, db):
+            digest = rows.keep_environment(db, environment)
             for batch_id in batch_ids:
-                connection.execute(
-                    update(batch)
-                    .where(batch.c.BatchID == batch_id, batch.c.executor.is_(None))
-                    .values(values)
-                )
+                took = {"executor": executor, "defaults": defaults, "environment": digest}
+                if db.changed("batch_taken_on", batch_id=batch_id, **took):
+                    db.run("batch_limit", batch_id=batch_id, limit=max_jobs)
 
     def note_pass(self, bounds: Mapping[str, Any], now: float) -> None:
         """Remember which jobs the last pass that a person made did not look at: for whoever asks why they wait."""

@@ -138,6 +138,7 @@ def test_submitters_die_at_random_moments(site):
     told, _ = submitters.communicate(timeout=600)
     between, behind, longest = told.split()
     print(f"{KILLS} kills: {between} between claim and record, {behind} behind; in {longest} s")
+    assert int(between) + int(behind) >= KILLS // 4
     assert int(between) >= KILLS // 8
     all_run_once(site, number)
 

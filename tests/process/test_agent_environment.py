@@ -45,19 +45,24 @@ def test_variables_arrive_as_they_are(world):
 def test_a_job_has_the_environment_of_its_submitter_and_not_of_the_agent(world, monkeypatch):
     """The agent was started from a shell with other values: no job of another submitter sees them."""
     (world.home / "config.toml").write_text(
-        '[paraschut]\njob_dir = "jobs"\nenvironment = ["PATH", "PYTHONPATH", "FOO", "BAR*"]\n', "utf-8"
+        '[paraschut]\njob_dir = "jobs"\nmax_workers = 1\nenvironment = ["PATH", "PYTHONPATH", "FOO", "BAR*"]\n',
+        "utf-8",
     )
     world.add(f"{PRINT} first", f"{PRINT} second", priority=lambda index: 2 - index)
     world.add(f"{PRINT} third", batch=BATCH + 1)
     psu_submit = "import sys, paraschut as psu; psu.submit_one_batch(int(sys.argv[1]), Verbose=False)"
-    first = world.python(psu_submit, BATCH, env={"FOO": "starter", "BARREL": "oak", "SECRET": "1"})
-    assert first.wait(60) == 0
+    theirs = {"FOO": "starter", "BARREL": "oak", "SECRET": "1"}
+    assert world.python(psu_submit, BATCH, env=theirs).wait(60) == 0
     world.until_complete(BATCH)
     monkeypatch.setenv("FOO", "ours")
     psu.submit_jobs(Verbose=False)
     world.until_complete(BATCH + 1)
+    # One process serves them all; it was told this environment before the other one.
+    world.add(f"{PRINT} fourth", batch=BATCH + 2)
+    assert world.python(psu_submit, BATCH + 2, env=theirs).wait(60) == 0
+    world.until_complete(BATCH + 2)
     # The second group went by itself, in the environment of the first.
-    for path in ("first", "second"):
+    for path in ("first", "second", "fourth"):
         found = read(path)
         assert (found["FOO"], found["BARREL"]) == ("starter", "oak")
         assert "SECRET" not in found

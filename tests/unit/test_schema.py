@@ -267,7 +267,7 @@ def plan_of_statement(index, name):
         ("ready_count", {"COVERING INDEX job_unfinished (BatchID=? AND priority=? AND state=?"}),
         ("waiting", {"attempt_waiting (host=?)"}),
         ("any_waiting", {"attempt_waiting"}),
-        ("running", {"attempt_running (host=?"}),
+        ("running", {"attempt_running (host=? AND process>?)"}),
         ("any_running", {"attempt_running"}),
         ("started_in", {"attempt_running"}),
         ("cancelled", {"attempt_cancelled"}),

@@ -278,3 +278,27 @@ def test_a_tiny_file_system_that_is_full_is_said_and_nothing_changed(tmp_path, m
                 path.unlink()
     finally:
         subprocess.run(["umount", "-l", place])
+
+
+def held_open(index):
+    """Return how often this process has an index open."""
+    links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.realpath(link) == os.path.realpath(index) for link in links)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not tell what is open")
+def test_a_connection_is_kept_within_the_block_and_not_beyond(index):
+    with Store(index) as opened:
+        opened.ready()
+        assert held_open(index) == 1
+        opened.ready()
+        assert held_open(index) == 1
+        opened.rest()
+        assert held_open(index) == 0
+        with pytest.raises(RuntimeError), opened.writing():
+            raise RuntimeError
+        assert held_open(index) == 0, "what went wrong is not used again"
+        opened.ready()
+    assert held_open(index) == 0
+    opened.ready()
+    assert held_open(index) == 0

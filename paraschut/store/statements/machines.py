@@ -18,17 +18,17 @@ from paraschut.store.statements.terms import (
     word,
 )
 
+_KEY = (attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n)
+_TOLD = (*_KEY, attempt.c.token, attempt.c.task, attempt.c.asked)
+_ITS_JOB = (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex)
+_RUNS = (HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None))
+
 
 def statements() -> dict[str, ClauseElement]:
     """Return them by name."""
     return {
         "waiting": select(
-            attempt.c.BatchID,
-            attempt.c.JobIndex,
-            attempt.c.n,
-            attempt.c.token,
-            attempt.c.task,
-            attempt.c.asked,
+            *_TOLD,
             attempt.c.spawn_id,
             job.c.metadata,
             job.c.complete_on_exit,
@@ -37,7 +37,7 @@ def statements() -> dict[str, ClauseElement]:
             submission.c.cluster_id,
             payload.c.warm,
         )
-        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .join(job, _ITS_JOB)
         .join(batch, batch.c.BatchID == attempt.c.BatchID)
         .join(submission, submission.c.token == attempt.c.token)
         .outerjoin(
@@ -52,37 +52,24 @@ def statements() -> dict[str, ClauseElement]:
         .where(HERE, attempt.c.started.is_(None), attempt.c.ended.is_(None))
         .limit(ONE)
         .offset(ZERO),
-        "any_running": select(ONE)
-        .select_from(attempt)
-        .where(
-            HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)
-        )
-        .limit(ONE)
-        .offset(ZERO),
+        "any_running": select(ONE).select_from(attempt).where(*_RUNS).limit(ONE).offset(ZERO),
         "running": select(
-            attempt.c.BatchID,
-            attempt.c.JobIndex,
-            attempt.c.n,
-            attempt.c.token,
-            attempt.c.task,
-            attempt.c.asked,
+            *_TOLD,
             attempt.c.process,
             attempt.c.started,
             attempt.c.cancelled,
             attempt.c.reason,
             job.c.absent_since,
         )
-        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
-        .where(
-            HERE, attempt.c.started.is_not(None), attempt.c.ended.is_(None), attempt.c.process.is_not(None)
-        ),
-        "started_in": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.cancelled).where(
+        .join(job, _ITS_JOB)
+        .where(*_RUNS),
+        "started_in": select(*_KEY, attempt.c.cancelled).where(
             HERE,
             attempt.c.process == P("process"),
             attempt.c.started.is_not(None),
             attempt.c.ended.is_(None),
         ),
-        "cancelled": select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.n, attempt.c.process).where(
+        "cancelled": select(*_KEY, attempt.c.process).where(
             HERE, attempt.c.cancelled.is_not(None), attempt.c.ended.is_(None)
         ),
         "attempt_starts": update(attempt)
