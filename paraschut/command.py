@@ -46,21 +46,23 @@ def job_variables(
     n: int,
     token: str,
     task: int,
-    cluster_id: str,
+    cluster_id: str | None,
     spawn_id: int | None = None,
 ) -> dict[str, str]:
-    """Return the variables by which a job finds itself, on every executor."""
-    copy = {} if spawn_id is None else {"PARASCHUT_SPAWNID": str(spawn_id)}
-    return {
-        **copy,
+    """Return the variables by which a job finds itself, on every executor; an id may be known later."""
+    mine = {
         "PARASCHUT_INDEX": index,
         "PARASCHUT_BATCHID": str(batch_id),
         "PARASCHUT_JOBINDEX": str(job_index),
         "PARASCHUT_ATTEMPT": str(n),
         "PARASCHUT_TOKEN": token,
         "PARASCHUT_TASK": str(task),
-        "PARASCHUT_CLUSTERID": cluster_id,
     }
+    if cluster_id is not None:
+        mine["PARASCHUT_CLUSTERID"] = cluster_id
+    if spawn_id is not None:
+        mine["PARASCHUT_SPAWNID"] = str(spawn_id)
+    return mine
 
 
 def handed_on(environ: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:

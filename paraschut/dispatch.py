@@ -62,8 +62,8 @@ class Submitted:
 
     def take(self, handed: Handed) -> None:
         """Add what became of a claim."""
-        for one in handed.jobs:
-            self.jobs.setdefault(one.batch_id, []).append(one.job_index)
+        for batch_id, indices in handed.jobs.items():
+            self.jobs.setdefault(batch_id, []).extend(indices)
         self.left.extend(handed.left)
         self.notes.extend(handed.notes)
         self.stranded |= handed.stranded
@@ -355,8 +355,10 @@ def _submit_once(
         new = new_submission(store, config, executor, kind.environment, kind.defaults)
         new = replace(new, max_jobs=kind.max_jobs, whole=not request.filter.strip())
         with executor.preparing(store.index), uncollected():
-            claim = store.claim(new, decide, executor.asked, condition)
-            handed = hand_over(store, config, executor, new, claim)
+            # What was claimed is let go of at once: looking for garbage among it is a twentieth of the work.
+            handed = hand_over(
+                store, config, executor, new, store.claim(new, decide, executor.asked, condition)
+            )
         done.take(handed)
         if handed.refused is not None:
             refused.append(handed.refused)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
+from typing import TypeVar
 
 from paraschut import fold as folding
 from paraschut import queues
@@ -28,6 +29,8 @@ from paraschut.store.claims import Claim, Claimed, NewSubmission
 from paraschut.store.runtime import job_row
 from paraschut.store.store import Store
 
+T = TypeVar("T")
+
 #: Seconds for which what was submitted may wait to be recorded together with what comes next.
 _UNRECORDED = 0.5
 
@@ -38,8 +41,8 @@ class Handed:
 
     Attributes
     ----------
-    jobs : list[Claimed]
-        Those that an executor has now.
+    jobs : dict[int, list[int]]
+        The indices of those that an executor has now, by batch.
     left : list[str]
         What was left and why, a sentence each.
     notes : list[str]
@@ -48,12 +51,17 @@ class Handed:
         The first refusal.
     """
 
-    jobs: list[Claimed] = field(default_factory=list)
+    jobs: dict[int, list[int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refused: SubmitError | None = None
     #: Whether a batch may have to go on by another pass of this process, because its closer did not wait.
     stranded: bool = False
+
+    def take(self, claimed: Iterable[Claimed]) -> None:
+        """Take note of jobs that an executor has now."""
+        for one in claimed:
+            self.jobs.setdefault(one.batch_id, []).append(one.job_index)
 
     def refuse(self, error: SubmitError) -> None:
         """Take note of a refusal."""
@@ -146,7 +154,7 @@ def hand_over(
         return done
     if executor.index_is_queue:
         executor.submit(folding.bare(store, new.token))
-        done.jobs.extend(claim.jobs)
+        done.take(claim.jobs)
         return done
     make_folder(Paths(store.index).submissions)
     environment = (
@@ -162,7 +170,10 @@ def hand_over(
                 desk.hand(together)
                 more(len(together))
     finally:
-        desk.record()
+        try:
+            desk.hear()
+        finally:
+            desk.record()
     desk.carry_on()
     return done
 
@@ -176,7 +187,7 @@ def _ignored(executor: ClusterJobExecutor, claimed: Sequence[Claimed]) -> list[s
 
 
 class _Desk:
-    """Hands over the submissions of one claim, one after the other."""
+    """Hands over the submissions of one claim, one after the other: while one is sent, the next is prepared."""
 
     def __init__(
         self,
@@ -195,6 +206,8 @@ class _Desk:
         #: By batch: what a closer has to wait for.
         self.carried: dict[int, list[Submission]] = {}
         self.touched = time.time()
+        #: What was sent, its jobs, and what waits for the answer.
+        self.sent: tuple[Submission, list[Claimed], Callable[[], str]] | None = None
         #: What was submitted and is to be recorded, with the jobs.
         self.submitted: list[tuple[Submission, list[Claimed]]] = []
         self.recorded = time.time()
@@ -214,6 +227,7 @@ class _Desk:
         self.store.release(claimed[0].token, "handed over in parts", time.time())
 
     def _hand(self, claimed: list[Claimed], tasks: Sequence[Task] | None = None) -> None:
+        self.hear()
         if not claimed:
             return
         token = claimed[0].token
@@ -227,12 +241,19 @@ class _Desk:
             if not self.store.renew(token, self.touched):
                 return
         submission = self._submission(claimed, tasks or [self._task(one) for one in claimed])
-        known_as = self._submit(submission, claimed)
-        if known_as is None:
-            return
-        self.submitted.append((replace(submission, cluster_id=known_as), claimed))
-        if time.time() - self.recorded > _UNRECORDED:
-            self.record()
+        answer = self._unless_refused(submission, claimed, lambda: self.executor.send(submission))
+        if answer is not None:
+            self.sent = (submission, claimed, answer)
+
+    def hear(self) -> None:
+        """Wait for the answer to what was sent; what is too much is sent again in parts meanwhile."""
+        while self.sent is not None:
+            (submission, claimed, answer), self.sent = self.sent, None
+            known_as = self._unless_refused(submission, claimed, answer)
+            if known_as is not None:
+                self.submitted.append((replace(submission, cluster_id=known_as), claimed))
+                if time.time() - self.recorded > _UNRECORDED:
+                    self.record()
 
     def record(self) -> None:
         """Record what was submitted; what others have given back meanwhile is deleted again."""
@@ -247,12 +268,14 @@ class _Desk:
                 continue
             if submission.carries is not None:
                 self.carried.setdefault(submission.carries, []).append(submission)
-            self.done.jobs.extend(claimed)
+            self.done.take(claimed)
 
-    def _submit(self, submission: Submission, claimed: list[Claimed]) -> str | None:
-        """Return the id that the executor gave; None if it was refused, or is not known to have happened."""
+    def _unless_refused(
+        self, submission: Submission, claimed: list[Claimed], step: Callable[[], T]
+    ) -> T | None:
+        """Return what a step gave; None if the submission was refused, or is not known to have happened."""
         try:
-            return self.executor.submit(submission)
+            return step()
         except TooManyError as error:
             self._fewer(claimed, error)
         except SubmitError as error:
@@ -323,10 +346,8 @@ class _Desk:
         fields = one.fields
         workdir = fields.get("workdir") or one.workdir or self.paths.folder
         key = (one.batch_id, one.job_index, one.n)
-        known_as = f"{one.token}.{one.task}"
+        known_as = None if self.executor.ids_come_late else f"{one.token}.{one.task}"
         mine = job_variables(self.paths.index, *key, one.token, one.task, known_as, one.spawn_id)
-        if self.executor.ids_come_late:
-            del mine["PARASCHUT_CLUSTERID"]
         own, asked = fields.get("vars"), fields.get("resources") or {}
         script = str(fields["script"])
         command = self._command(script, workdir)

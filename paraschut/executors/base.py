@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -236,6 +236,14 @@ class JobExecutor(ABC):
         SubmitError
             If the scheduler refused; nothing of it will run.
         """
+
+    def send(self, submission: Submission) -> Callable[[], str]:
+        """Begin to hand tasks over; return what waits for the end of that, and returns and raises as ``submit`` does.
+
+        Until it is called, which happens once, the next submission is prepared.
+        """
+        known_as = self.submit(submission)
+        return lambda: known_as
 
     @abstractmethod
     def delete(self, submission: Submission, tasks: Sequence[int]) -> Collection[int]:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from paraschut.config import Config
@@ -23,7 +23,7 @@ from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors import cluster_script, script, traces
 from paraschut.executors.base import Evidence, JobExecutor, Mark, Submission, Task
 from paraschut.executors.queue import Kind, Queue, Row
-from paraschut.executors.run import Answer, run_command
+from paraschut.executors.run import Answer, run_command, start_command
 from paraschut.resources import GENERIC, other_keys
 from paraschut.retry import MEMORY_KEYS, TIME_KEYS
 
@@ -322,6 +322,10 @@ class ClusterJobExecutor(JobExecutor):
 
     def submit(self, submission: Submission) -> str:
         """Hand tasks over, as one job array or as a plain job; return the scheduler's id."""
+        return self.send(submission)()
+
+    def send(self, submission: Submission) -> Callable[[], str]:
+        """Write the files of a submission and start the command that hands it over."""
         first = submission.tasks[0]
         folder = os.path.abspath(submission.folder)
         try:
@@ -343,10 +347,10 @@ class ClusterJobExecutor(JobExecutor):
             [*self._directive_words(first)], self.restart_flags, joined=self.joined
         )
         begin = [] if submission.begin is None else self.begin_flags(submission.begin)
-        answer = run_command(
+        ended = start_command(
             [*command, *begin, *restarts, *others, path], self.timeout, cwd=folder, enough=self.tries_again
         )
-        return self._submitted(command[0], answer, array=array)
+        return lambda: self._submitted(command[0], ended(), array=array)
 
     def _submitted(self, command: str, answer: Answer, *, array: bool) -> str:
         if answer.code == 0:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -71,7 +71,28 @@ def run_command(
     more: Mapping[str, str] | None = None,
     enough: re.Pattern[str] | None = None,
 ) -> Answer:
-    """Run a scheduler's command to its end.
+    """Run a scheduler's command to its end; the arguments are those of ``start_command``.
+
+    Raises
+    ------
+    NoAnswerError
+        If it took too long.
+    ExecutorError
+        If there is no such command.
+    """
+    return start_command(command, timeout, cwd=cwd, environ=environ, more=more, enough=enough)()
+
+
+def start_command(
+    command: Sequence[str],
+    timeout: float,
+    *,
+    cwd: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
+    enough: re.Pattern[str] | None = None,
+) -> Callable[[], Answer]:
+    """Start a scheduler's command; return what waits for its end, which must be called once.
 
     Parameters
     ----------
@@ -89,8 +110,6 @@ def run_command(
 
     Raises
     ------
-    NoAnswerError
-        If it took too long.
     ExecutorError
         If there is no such command.
     """
@@ -110,12 +129,23 @@ def run_command(
             f"{command[0]} cannot be run here ({error.strerror}). Is this a machine that can submit, and is its folder "
             f"in PATH?"
         ) from error
+    deadline = time.monotonic() + timeout
+    return lambda: _answer(process, command[0], timeout, deadline, enough)
+
+
+def _answer(
+    process: subprocess.Popen[bytes],
+    name: str,
+    timeout: float,
+    deadline: float,
+    enough: re.Pattern[str] | None,
+) -> Answer:
     try:
-        out, err = _ended(process, timeout, enough)
+        out, err = _ended(process, deadline, enough)
     except subprocess.TimeoutExpired:
         _kill(process)
         raise NoAnswerError(
-            f"{command[0]} did not answer within {timeout:g} s (command_timeout in the configuration); the scheduler is "
+            f"{name} did not answer within {timeout:g} s (command_timeout in the configuration); the scheduler is "
             f"down or slow. Try again later: nothing is lost meanwhile."
         ) from None
     except BaseException:
@@ -125,10 +155,9 @@ def run_command(
 
 
 def _ended(
-    process: subprocess.Popen[bytes], timeout: float, enough: re.Pattern[str] | None
+    process: subprocess.Popen[bytes], deadline: float, enough: re.Pattern[str] | None
 ) -> tuple[bytes, bytes]:
     """Return what a command printed until its end, or until it said enough."""
-    deadline = time.monotonic() + timeout
     while enough is not None and deadline - time.monotonic() > _LOOK:
         try:
             return process.communicate(timeout=_LOOK)
