@@ -161,6 +161,20 @@ def test_a_command_that_hangs_has_worked_all_the_same(site, wrap):
     assert psu.get_job_info(BATCH, 0)["ClusterID"]
 
 
+@on("slurm", "fake pbs")
+@pytest.mark.parametrize(
+    ("moment", "then"), [("before", "; sleep 100"), ("after", "; sleep 100"), ("before", "")]
+)
+def test_somebody_interrupts_while_a_command_runs(site, wrap, moment, then):
+    """It is ended where it hangs; otherwise its answer is heard, whatever was prepared meanwhile."""
+    add(site)
+    with wrap(COMMAND[site.executor], **{moment: f"[ $CALL -ne 1 ] || {{ kill -INT $PPID{then}; }}"}):
+        submit = f"import paraschut as psu; psu.submit_jobs({site.executor!r})"
+        submitter = site.world.python(submit, stderr=subprocess.PIPE)
+        assert b"KeyboardInterrupt" in submitter.communicate(timeout=60)[1]
+    all_run_once(site)
+
+
 @on("fake pbs")
 def test_a_closer_that_is_held_for_ever_is_made_up_for(site, wrap):
     """To PBS, what was deleted before it started never ends."""
