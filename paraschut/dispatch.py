@@ -14,7 +14,7 @@ from paraschut.bulk import uncollected
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
-from paraschut.executors.cluster import UnreachableError
+from paraschut.executors.scheduler import UnreachableError
 from paraschut.handover import Handed, as_before, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import host_name

@@ -19,8 +19,9 @@ from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
 from paraschut.executors.base import Evidence, Exit, JobExecutor, Mark, Submission, executor_of
-from paraschut.executors.cluster import ClusterJobExecutor, UnreachableError
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Queue
+from paraschut.executors.scheduler import UnreachableError
 from paraschut.paths import Paths
 from paraschut.process import Identity, host_name, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge

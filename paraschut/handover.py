@@ -17,8 +17,9 @@ from paraschut.command import command_of, handed_on, job_variables
 from paraschut.config import Config
 from paraschut.errors import ExecutorError, JobError, SubmitError
 from paraschut.executors.base import JobExecutor, Submission, Task
-from paraschut.executors.cluster import ClusterJobExecutor, TooManyError, UnreachableError
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.run import CLIENT
+from paraschut.executors.scheduler import TooManyError, UnreachableError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import host_name, identity
 from paraschut.progress import MANY_TASKS, bar, shown

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
 from paraschut.executors.base import Evidence, Exit, Mark, Submission
-from paraschut.executors.cluster import Cause, ClusterJobExecutor
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Kind as Listed
 from paraschut.executors.queue import Queue, Row
+from paraschut.executors.scheduler import Cause
 from paraschut.paths import Paths
 from paraschut.process import Identity, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge

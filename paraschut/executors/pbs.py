@@ -9,16 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors.cluster import (
-    Cause,
-    ClusterJobExecutor,
-    TooManyError,
-    UnreachableError,
-    begin_option,
-    words,
-)
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Kind, Row, ranges
 from paraschut.executors.run import Answer, run_command, user_name
+from paraschut.executors.scheduler import Cause, TooManyError, UnreachableError, begin_option, words
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(

@@ -9,17 +9,10 @@ from typing import Any, ClassVar
 from xml.etree import ElementTree as ET
 
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors.cluster import (
-    PBS_KEYS,
-    Cause,
-    ClusterJobExecutor,
-    TooManyError,
-    UnreachableError,
-    begin_option,
-    words,
-)
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Kind, Row, ranges
 from paraschut.executors.run import Answer, run_command, user_name
+from paraschut.executors.scheduler import PBS_KEYS, Cause, TooManyError, UnreachableError, begin_option, words
 from paraschut.resources import GENERIC, needs_of
 
 _TOO_MANY = re.compile(

@@ -10,16 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors.cluster import (
-    PBS_KEYS,
-    Cause,
-    ClusterJobExecutor,
-    TooManyError,
-    UnreachableError,
-    words,
-)
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Kind, Row, expanded, ranges
 from paraschut.executors.run import Answer, run_command
+from paraschut.executors.scheduler import PBS_KEYS, Cause, TooManyError, UnreachableError, words
 from paraschut.resources import GENERIC, needs_of
 
 #: Options of sbatch(1) that a job may ask for by name. Those that name logs, arrays and scripts are ours.

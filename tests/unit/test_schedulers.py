@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from paraschut import queues
 from paraschut.errors import ExecutorError, JobError, SubmitError
-from paraschut.executors import cluster, cluster_script, pbs, queue, run, sge, slurm
+from paraschut.executors import cluster, cluster_script, pbs, queue, run, scheduler, sge, slurm
 from paraschut.executors.base import Evidence, Exit, Mark
-from paraschut.executors.cluster import Cause, TooManyError, UnreachableError, name_of
 from paraschut.executors.pbs import PBSJobExecutor
 from paraschut.executors.queue import Kind as Listed
 from paraschut.executors.queue import Queue, Row, expanded, ranges
 from paraschut.executors.run import Answer, NoAnswerError, run_command
+from paraschut.executors.scheduler import Cause, TooManyError, UnreachableError, name_of
 from paraschut.executors.sge import SGEJobExecutor
 from paraschut.executors.slurm import SlurmJobExecutor
 from paraschut.reconcile import Kind
@@ -479,6 +479,6 @@ def test_a_user_is_who_this_process_is(monkeypatch):
     assert run.user_name() != "somebody-else"
 
 
-@pytest.mark.parametrize("module", [cluster, cluster_script, pbs, queue, run, sge, slurm])
+@pytest.mark.parametrize("module", [cluster, cluster_script, pbs, queue, run, scheduler, sge, slurm])
 def test_the_examples_are_true(module):
     assert doctest.testmod(module).failed == 0
