@@ -323,8 +323,11 @@ def _goes_on(
 ) -> bool:
     """Return whether a closer will start by itself; if not, send another in its place."""
     row = queue.tasks(executor.job_of(closer)).get(-1)
-    there = [one for one in submissions if queue.has(executor.job_of(one.cluster_id or ""))]
-    if executor.will_start(row, held=bool(there)):
+    ids = {one.token: executor.job_of(one.cluster_id or "") for one in submissions}
+    listed = [one for one in submissions if queue.has(ids[one.token])]
+    # An id may be another job's by now, which may run for weeks.
+    there = [one for one in listed if queue.is_ours(ids[one.token], one.token, renamed=True)]
+    if len(there) == len(listed) and executor.will_start(row, held=bool(there)):
         return True
     if row is not None and row.kind != Listed.ENDED:
         executor.delete_jobs([closer])

@@ -315,7 +315,7 @@ class ClusterJobExecutor(Scheduler):
         ids = []
         for (submission, tasks), barred, known_as in zip(wanted, gone, known, strict=True):
             started = len(barred) < len(tasks)
-            if known_as is not None and not queue.is_anothers(
+            if known_as is not None and queue.is_ours(
                 self.job_of(known_as), submission.token, renamed=started
             ):
                 ids += self.task_ids(known_as, tasks)
@@ -329,12 +329,12 @@ class ClusterJobExecutor(Scheduler):
             [
                 closer
                 for closer, tokens in sorted(closers.items())
-                if not all(queue.is_anothers(self.job_of(closer), token) for token in tokens)
+                if any(queue.is_ours(self.job_of(closer), token) for token in tokens)
             ]
         )
 
     def _to_delete_from(self) -> Queue:
-        """Return the queue as it is now: an id that is another job's by now is not to be deleted."""
+        """Return the queue as it is now: what is not in it, or is another job's by now, is not to be deleted."""
         try:
             return Queue(time.time(), self.ask())
         except ExecutorError as error:

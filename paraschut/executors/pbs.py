@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -206,6 +207,7 @@ class PBSJobExecutor(ClusterJobExecutor):
 
     def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
         """Return what the server's history and the task's log say."""
+        token = os.path.basename(folder)
         job = self.job_of(cluster_id)
         array = job != cluster_id
         try:
@@ -215,6 +217,8 @@ class PBSJobExecutor(ClusterJobExecutor):
         found: dict[int, Cause] = {}
         for task in tasks:
             fields = known.get(cluster_id.replace("#", str(task)))
+            if fields and not str(fields.get("Job_Name", "")).endswith(f".{token}"):
+                fields = None  # the id is another job's by now
             log = _log_words(f"{folder}/{task}.log")
             cause = _cause(fields) if fields else Cause()
             if "walltime" in log:

@@ -97,8 +97,8 @@ class Queue:
         """Return whether anything of a job has not ended."""
         return any(row.kind != Kind.ENDED for row in self._by_job.get(job, ()))
 
-    def is_anothers(self, job: str, token: str, *, renamed: bool = False) -> bool:
-        """Return whether an id is that of another job now, as it may be where a scheduler lost its memory.
+    def is_ours(self, job: str, token: str, *, renamed: bool = False) -> bool:
+        """Return whether an id is that of our own job: where a scheduler lost its memory, it may be another's now.
 
         Parameters
         ----------
@@ -108,8 +108,7 @@ class Queue:
             Whether ours may have given itself another name, which only a job that has started does.
         """
         rows = self._by_job.get(job, ())
-        ours = (row.is_of(token) or (renamed and not _TOKEN.search(row.name)) for row in rows)
-        return bool(rows) and not any(ours)
+        return any(row.is_of(token) or (renamed and not _TOKEN.search(row.name)) for row in rows)
 
     def named(self, token: str) -> str | None:
         """Return the job whose name ends in a token."""

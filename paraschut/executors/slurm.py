@@ -238,17 +238,18 @@ class SlurmJobExecutor(ClusterJobExecutor):
             if row and row.reason == "JobLaunchFailure":
                 reason = "never started"
             found[task] = Cause(reason, words=" ".join(filter(None, [said, log])))
+        token = os.path.basename(folder)
         unknown = [task for task in tasks if task not in found]
         if unknown:
-            found |= self._accounted(cluster_id, unknown)
+            found |= self._accounted(cluster_id, unknown, token)
         silent = {
             task: cause
             for task, cause in found.items()
             if cause.reason in {None, "never started"} and cause.code is None and cause.signal is None
         }
-        return {**found, **(self._remembered(cluster_id, silent) if silent else {})}
+        return {**found, **(self._remembered(cluster_id, silent, token) if silent else {})}
 
-    def _remembered(self, cluster_id: str, silent: Mapping[int, Cause]) -> dict[int, Cause]:
+    def _remembered(self, cluster_id: str, silent: Mapping[int, Cause], token: str) -> dict[int, Cause]:
         """Add the exit codes of tasks that ended by themselves, as long as Slurm remembers them."""
         command = ["scontrol", "--oneliner", "show", "job", self.job_of(cluster_id)]
         try:
@@ -256,7 +257,7 @@ class SlurmJobExecutor(ClusterJobExecutor):
         except ExecutorError:
             return {}
         found: dict[int, Cause] = {}
-        for task, code, signal in remembered(answer.out):
+        for task, code, signal in remembered(answer.out, token):
             for one in silent if task is None else {task} & set(silent):
                 # A signal that there is not, such as 53, stands for what Slurm could not do.
                 if 0 < signal < _SIGNALS:
@@ -265,20 +266,22 @@ class SlurmJobExecutor(ClusterJobExecutor):
                     found[one] = silent[one]._replace(code=code)
         return found
 
-    def _accounted(self, cluster_id: str, tasks: Sequence[int]) -> dict[int, Cause]:
+    def _accounted(self, cluster_id: str, tasks: Sequence[int], token: str) -> dict[int, Cause]:
         job = self.job_of(cluster_id)
         command = [
             "sacct",
             "--parsable2",
             "--noheader",
             f"--jobs={job}",
-            "--format=JobID,State,ExitCode,MaxRSS",
+            # The last record alone may be of another job that was given its id.
+            "--duplicates",
+            "--format=JobID,State,ExitCode,MaxRSS,JobName",
         ]
         try:
             answer = run_command(command, self.timeout)
         except ExecutorError:
             return {}
-        return accounted(answer.out, set(tasks)) if answer.code == 0 else {}
+        return accounted(answer.out, set(tasks), token) if answer.code == 0 else {}
 
     def qstat(self, cluster_id: str) -> dict[str, Any]:
         """Return the fields of ``scontrol show job`` for one task; empty if Slurm no longer knows it."""
@@ -305,8 +308,13 @@ def rows_of(printed: str) -> list[Row]:
     return rows
 
 
-def remembered(printed: str) -> list[tuple[int | None, int, int]]:
+def remembered(printed: str, token: str = "") -> list[tuple[int | None, int, int]]:
     r"""Return the task (None: it is no array), exit code and signal of what scontrol says has ended by itself.
+
+    Parameters
+    ----------
+    token : str
+        What the name of the job ends in; its id may be another job's by now.
 
     Examples
     --------
@@ -319,13 +327,21 @@ def remembered(printed: str) -> list[tuple[int | None, int, int]]:
         ended = re.search(r"\sExitCode=([0-9]+):([0-9]+)", line)
         task = re.search(r"\sArrayTaskId=(\S+)", line)
         single = task is None or task[1].isdecimal()
+        name = re.search(r"\sJobName=(\S*)", line)
+        if token and not (name and name[1].endswith(f".{token}")):
+            continue
         if state and ended and single and state[1] in {"FAILED", "COMPLETED"}:
             found.append((int(task[1]) if task else None, int(ended[1]), int(ended[2])))
     return found
 
 
-def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:
+def accounted(printed: str, tasks: set[int], token: str = "") -> dict[int, Cause]:
     r"""Return what sacct printed of some tasks.
+
+    Parameters
+    ----------
+    token : str
+        What the name of the job ends in; the accounting knows others that had its id.
 
     Examples
     --------
@@ -334,10 +350,15 @@ def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:
     """
     found: dict[int, Cause] = {}
     rss: dict[int, int] = {}
+    ours = False
     for line in printed.splitlines():
-        name, state, ended, size, *_ = (*line.split("|"), "", "", "")
-        match = re.fullmatch(r"[0-9]+(?:_(?:\[?([0-9,%-]+)\]?))?(\.\w+)?", name)
+        known_as, state, ended, size, name = (*line.split("|", 4), *[""] * 4)[:5]
+        match = re.fullmatch(r"[0-9]+(?:_(?:\[?([0-9,%-]+)\]?))?(\.\w+)?", known_as)
         if match is None:
+            continue
+        # A job comes before its steps, and what was started again is there once more.
+        ours = ours if match[2] else not token or name.endswith(f".{token}")
+        if not ours:
             continue
         numbers = tasks if match[1] is None else tasks.intersection(expanded(match[1].partition("%")[0]))
         for task in numbers:
@@ -349,6 +370,7 @@ def accounted(printed: str, tasks: set[int]) -> dict[int, Cause]:
             word = state.split(maxsplit=1)[0] if state.strip() else ""
             code, _, number = ended.partition(":")
             if word in _KINDS or not code.isdecimal() or not number.isdecimal():
+                found.pop(task, None)
                 continue
             signal = int(number) if word == "FAILED" and number != "0" else None
             found[task] = Cause(

@@ -57,7 +57,7 @@ UPDATE attempt SET folded=:folded WHERE attempt."BatchID" = :batch_id AND attemp
 -- attempt_qstat
 UPDATE attempt SET qstat=:qstat WHERE attempt."BatchID" = :batch_id AND attempt."JobIndex" = :job_index AND attempt.n = :n;
 -- submission_of
-SELECT submission.executor, submission.token FROM submission WHERE submission.cluster_id = :cluster_id;
+SELECT submission.executor, submission.token FROM submission WHERE submission.cluster_id = :cluster_id ORDER BY submission.claimed DESC LIMIT 1 OFFSET 0;
 -- submission_left
 SELECT 1 FROM attempt WHERE attempt.token = :token AND attempt.ended IS NULL LIMIT 1 OFFSET 0;
 -- submission_settled

@@ -244,21 +244,39 @@ def test_an_id_that_is_given_out_again_is_another_jobs(make_site):
     site.cluster.kill("slurmctld")
     shutil.copytree(state, saved)
     site.cluster.up("slurmctld")
-    for batch in (BATCH, BATCH + 1):
-        site.world.add(site.world.says("$J"), batch=batch, options="--hold", complete_on_exit=batch == BATCH)
+    for batch in (BATCH, BATCH + 1, BATCH + 2):
+        asked = {"mem": f"{batch - BATCH + 1}mb"}
+        closed = batch == BATCH
+        site.world.add(
+            site.world.says("$J"), batch=batch, options="--hold", resources=asked, complete_on_exit=closed
+        )
     site.submit()
-    ours = sorted(site.ids())
+    ours = sorted(site.ids(), key=int)
     site.cluster.kill("slurmctld", signal.SIGKILL)
     shutil.rmtree(state)
     shutil.copytree(saved, state)
     site.cluster.up("slurmctld")
-    command = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"]
-    theirs = [subprocess.check_output(command, text=True, timeout=60).strip() for _ in ours]
+
+    def sbatch(*options):
+        command = ["sbatch", "--parsable", "--output=/dev/null", *options]
+        return subprocess.check_output(command, text=True, timeout=60).strip()
+
+    def theirs():
+        # One of the two tasks of the array has an id of its own as well: that of the closer of ours.
+        shown = ["squeue", "--noheader", "--format=%A %t", "--array", "--states=PD,R"]
+        return dict(
+            line.split() for line in subprocess.check_output(shown, text=True, timeout=60).splitlines()
+        )
+
+    held = [sbatch("--hold", "--wrap=true") for _ in range(2)]
+    sbatch("--array=0-1", "--wrap=sleep 100")
     try:
-        assert theirs == ours
+        site.until(lambda: theirs() == dict(zip(ours, ["PD", "PD", "R", "R"], strict=True)))
+        assert held == ours[:2]
         assert psu.qdel_batch(BATCH) == 1
+        assert psu.qdel_batch(BATCH + 2) == 1
         assert site.until_missing(0, batch=BATCH + 1) == {0: "never started"}
-        listed = ["squeue", "--noheader", "--format=%A", "--states=PENDING", f"--jobs={','.join(theirs)}"]
-        assert sorted(subprocess.check_output(listed, text=True, timeout=60).split()) == theirs
+        assert theirs().keys() == set(ours)
+        assert [psu.get_qstat(one) for one in ours[:3]] == [{}] * 3
     finally:
-        subprocess.run(["scancel", *theirs], check=True, timeout=60)
+        subprocess.run(["scancel", *theirs()], check=True, timeout=60)

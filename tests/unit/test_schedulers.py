@@ -349,6 +349,22 @@ def test_an_id_that_was_given_out_again_is_another_job():
     assert [there(job, mark=True) for job in given] == [False, True, True, True]
 
 
+def test_the_books_know_others_that_had_the_same_id():
+    token = "0123456789abcdef"
+    printed = (
+        f"21_3|FAILED|2:0||a.{token}\n21_3.batch|FAILED|2:0|8K|batch\n"
+        f"21_3|TIMEOUT|0:0||a.fedcba9876543210\n21_3.batch|CANCELLED|0:15|9K|batch\n21_3|COMPLETED|0:0||by | hand\n"
+    )
+    assert slurm.accounted(printed, {3}, token) == {3: Cause(code=2, max_rss=8192, words="sacct: FAILED 2:0")}
+    assert slurm.accounted(printed, {3}, "0" * 16) == {}
+    # What is started again is not over.
+    again = printed.replace("COMPLETED|0:0||by | hand", f"PENDING|0:0||a.{token}")
+    assert slurm.accounted(again, {3}, token) == {}
+    shown = f"JobId=21 JobName=a.{token} JobState=FAILED ExitCode=7:0\n"
+    assert slurm.remembered(shown, token) == [(None, 7, 0)]
+    assert slurm.remembered(shown, "0" * 16) == []
+
+
 # --- what evidence means --------------------------------------------------------------------------------------------
 
 ROWS = st.none() | st.builds(

@@ -52,9 +52,12 @@ def statements() -> dict[str, ClauseElement]:
         .values(cancelled=NOW, reason=func.coalesce(attempt.c.reason, P("reason"))),
         "attempt_folded": update(attempt).where(THIS_ATTEMPT).values(folded=P("folded")),
         "attempt_qstat": update(attempt).where(THIS_ATTEMPT).values(qstat=P("qstat")),
-        "submission_of": select(submission.c.executor, submission.c.token).where(
-            submission.c.cluster_id == P("cluster_id")
-        ),
+        "submission_of": select(submission.c.executor, submission.c.token)
+        .where(submission.c.cluster_id == P("cluster_id"))
+        # A scheduler that lost its memory gives ids out again.
+        .order_by(submission.c.claimed.desc())
+        .limit(ONE)
+        .offset(ZERO),
         "submission_left": select(ONE)
         .select_from(attempt)
         .where(attempt.c.token == P("token"), attempt.c.ended.is_(None))
