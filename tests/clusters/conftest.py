@@ -40,6 +40,8 @@ def _why_not(cluster):
         return cluster.missing()
     if not cluster.pid(cluster.daemons[0]):
         return "make clusters starts it"
+    if cluster.title == "Slurm":
+        return "it does not answer; tests/clusters/slurm.py status says what of it runs"
     # The daemons of Grid Engine are in a network of their own, which only root enters.
     return f"it does not answer from here; tests/clusters/sge.py run --user {USER} COMMAND runs one beside Grid Engine"
 
