@@ -119,6 +119,8 @@ def _print_one(log: Log, chosen: int | list[int] | None, pattern: re.Pattern[str
     for place in log.places or (log.path,):
         with contextlib.suppress(FileNotFoundError):
             with open_log(place, (log.batch_id, log.job_index, log.n)) as file:
+                if not os.fstat(file.fileno()).st_size:  # made for it, and nothing is in it yet
+                    continue
                 for line in lines_in(file, chosen, pattern):
                     print(line)
             return

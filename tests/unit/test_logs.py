@@ -173,7 +173,10 @@ def test_one_and_several_jobs(three, capsys):
     )
 
 
-def test_a_log_that_was_left_empty_says_so_beside_the_output(three, capsys):
+@pytest.mark.parametrize("made", [False, True])
+def test_a_log_that_was_left_empty_says_so_beside_the_output(three, capsys, made):
+    if made:
+        write_log(three, 2, 1, "")
     psu.print_log(BATCH, 2)
     told = capsys.readouterr()
     assert told.out == ""
