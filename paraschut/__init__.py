@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         set_job_field,
     )
     from paraschut.checkpoint import on_warning, requeue
-    from paraschut.dispatch import submit_jobs, submit_one_batch, submit_one_job
     from paraschut.errors import (
         BatchExistsError,
         ConfigError,
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from paraschut.scripts import generate_script
     from paraschut.spawn import spawn_complete, spawn_get_info, spawn_resubmit, spawn_submit
     from paraschut.submitter import periodic_submitter
+    from paraschut.submitting import submit_jobs, submit_one_batch, submit_one_job
 
     ClusterID: str | None
 
@@ -149,7 +149,6 @@ _HOMES = {
     ),
     "checkpoint": ("on_warning", "requeue"),
     "look.dashboard": ("get_queue",),
-    "dispatch": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "errors": (
         "BatchExistsError",
         "ConfigError",
@@ -192,6 +191,7 @@ _HOMES = {
     "scripts": ("generate_script",),
     "spawn": ("spawn_complete", "spawn_get_info", "spawn_resubmit", "spawn_submit"),
     "submitter": ("periodic_submitter",),
+    "submitting": ("submit_jobs", "submit_one_batch", "submit_one_job"),
     "look.watching": ("watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from paraschut import checks
 from paraschut import fold as folding
 from paraschut.bulk import uncollected
 from paraschut.config import Config, load_config
-from paraschut.errors import ExecutorError, JobError, SubmitError
+from paraschut.errors import ExecutorError, SubmitError
 from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
 from paraschut.executors.scheduler import UnreachableError
 from paraschut.handover import Handed, as_before, hand_over, new_submission, variables_of
@@ -82,7 +81,7 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """What bounds a pass."""
 
     #: The MaxJobs that it was given; None: the configured one, or what a batch remembers.
@@ -119,122 +118,11 @@ class _Kind(NamedTuple):
     max_jobs: int | None = None
 
 
-def submit_jobs(
-    Executor: JobExecutor | str | None = None,
-    MaxJobs: int | None = None,
-    MinPrior: float = 0,
-    ForceSubmit: bool = False,
-    Filter: str = "",
-    Verbose: bool = True,
-) -> Submitted:
-    """Submit the next priority group of each batch: one pass.
-
-    Parameters
-    ----------
-    Executor : JobExecutor | str | None
-        Who runs them; None: each batch's own, and the configured one for a batch that was never submitted.
-    MaxJobs : int | None
-        At most this many jobs of the index are queued or running at once, also when these batches go on by
-        themselves; None: as configured (1000), or, inside a job, as the last pass over each batch was given.
-    MinPrior : float
-        Nothing of a lower priority is submitted.
-    ForceSubmit : bool
-        Settle the claims of submitters that fell silent at once, instead of after the grace.
-    Filter : str
-        A condition that restricts what is submitted; it never changes what holds back what.
-    Verbose : bool
-        Whether to print the line.
-
-    Returns
-    -------
-    Submitted
-        What was submitted, and what was left and why.
-
-    Raises
-    ------
-    FilterError
-        If the Filter is not a condition.
-    SubmitError
-        If the executor refused all there was; the jobs are in ``init`` again.
-
-    Examples
-    --------
-    >>> submit_jobs(MaxJobs=100)  # doctest: +SKIP
-    submitted 16 jobs of 1 batch
-    """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, None)
-
-
-def submit_one_batch(
-    BatchID: int | Sequence[int],
-    Executor: JobExecutor | str | None = None,
-    MaxJobs: int | None = None,
-    MinPrior: float = 0,
-    ForceSubmit: bool = False,
-    Filter: str = "",
-    Verbose: bool = True,
-) -> Submitted:
-    """Submit the next priority group of one batch, or of several: a pass over these alone.
-
-    Priorities hold as in ``submit_jobs``, also those above 100 of other batches. The other arguments, what is
-    returned and what is raised are those of ``submit_jobs``.
-
-    Parameters
-    ----------
-    BatchID : int | Sequence[int]
-        The batch, or several.
-    Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose
-        As for ``submit_jobs``.
-
-    Examples
-    --------
-    >>> submit_one_batch(20260101000000)  # doctest: +SKIP
-    submitted 4 jobs of 1 batch
-    """
-    return _pass(Executor, MaxJobs, MinPrior, ForceSubmit, Filter, Verbose, checks.numbers_of(BatchID))
-
-
-def _pass(
-    Executor: JobExecutor | str | None,
-    MaxJobs: int | None,
-    MinPrior: float,
-    ForceSubmit: bool,
-    Filter: str,
-    Verbose: bool,
-    only: Collection[int] | None,
-) -> Submitted:
-    config = load_config()
-    if MaxJobs is not None and not checks.is_index(MaxJobs):
-        raise JobError(f"MaxJobs is {MaxJobs!r}; it must be a number of jobs of 0 or more.")
-    if Executor is not None:
-        executor_of(Executor, config)  # a wrong name is an error, whatever there is to submit
-    inside = os.environ.get("PARASCHUT_INDEX") == str(config.index)
-    request = _Request(
-        None if MaxJobs is None else checks.number_of(MaxJobs),
-        config.max_jobs,
-        MinPrior,
-        only,
-        Filter,
-        remembers=inside and MaxJobs is None,
-    )
-    with Store.of(config) as store:
-        notes = folding.fold(store, config, force=ForceSubmit, down_since=request.since)
-        done = _submit(store, config, request, Executor)
-    done.left.extend(notes)
-    return _told(done) if Verbose else done
-
-
-def _told(done: Submitted) -> Submitted:
-    print(done)  # noqa: T201 - the line that the call promises
-    done.printed = True
-    return done
-
-
 def submit_batch(
     store: Store, config: Config, batch_id: int, executor: JobExecutor | str | None
 ) -> Submitted:
     """Submit what is next of one batch: what those who wait for its jobs do again and again."""
-    return _submit(store, config, _Request(None, config.max_jobs, only=[batch_id], remembers=True), executor)
+    return make_pass(store, config, Request(None, config.max_jobs, only=[batch_id], remembers=True), executor)
 
 
 def add_and_submit(
@@ -282,13 +170,13 @@ def tend(store: Store, config: Config, batch_id: int, executor: JobExecutor | st
 def go_on(index: str) -> Submitted:
     """Make a pass over the batches that were submitted before, as they were: the agent's and the closers'."""
     config = load_config(environ={**os.environ, "PARASCHUT_INDEX": index})
-    request = _Request(None, config.max_jobs, by_itself=True, remembers=True)
+    request = Request(None, config.max_jobs, by_itself=True, remembers=True)
     with Store.of(config) as store:
         folding.fold(store, config)
-        return _submit(store, config, request, None)
+        return make_pass(store, config, request, None)
 
 
-def _groups(ready: Ready, request: _Request) -> list[Head]:
+def _groups(ready: Ready, request: Request) -> list[Head]:
     """Return the groups that are next; those whose jobs have a pause first only some executors take."""
     heads = (
         Head(*head)
@@ -299,7 +187,7 @@ def _groups(ready: Ready, request: _Request) -> list[Head]:
     return next_groups(heads, Limits(room, request.min_prior, ready.global_top))
 
 
-def _submit(store: Store, config: Config, request: _Request, given: JobExecutor | str | None) -> Submitted:
+def make_pass(store: Store, config: Config, request: Request, given: JobExecutor | str | None) -> Submitted:
     """Submit what is next; once more, where what was to go on with a batch does not wait for its jobs."""
     done = _submit_once(store, config, request, given)
     if not request.by_itself:
@@ -318,7 +206,7 @@ def _submit(store: Store, config: Config, request: _Request, given: JobExecutor 
 
 
 def _submit_once(
-    store: Store, config: Config, request: _Request, given: JobExecutor | str | None
+    store: Store, config: Config, request: Request, given: JobExecutor | str | None
 ) -> Submitted:
     condition: Any = None
     if request.filter.strip():
@@ -374,7 +262,7 @@ def _submit_once(
 
 
 def _send_copies(
-    store: Store, config: Config, request: _Request, done: Submitted, refused: list[SubmitError]
+    store: Store, config: Config, request: Request, done: Submitted, refused: list[SubmitError]
 ) -> None:
     """Hand over copies of jobs that are to be tried again, to the executors that they were with."""
     if request.filter.strip():
@@ -404,7 +292,7 @@ def _send_copies(
             refused.append(handed.refused)
 
 
-def _note(store: Store, request: _Request) -> None:
+def _note(store: Store, request: Request) -> None:
     """Remember what a pass of a person leaves out; jobs make theirs without any such bounds."""
     bounds: dict[str, Any] = {}
     if request.filter.strip():
@@ -418,7 +306,7 @@ def _note(store: Store, request: _Request) -> None:
 
 
 def _take_on(
-    store: Store, config: Config, request: _Request, given: JobExecutor | str | None, defaults: str | None
+    store: Store, config: Config, request: Request, given: JobExecutor | str | None, defaults: str | None
 ) -> None:
     """Let batches of which every job comes after others go on by themselves as well, once these are done."""
     batches = [one for one in store.not_taken_on() if request.only is None or one in request.only]
@@ -451,7 +339,7 @@ def _reached(
     return None
 
 
-def _say_full(done: Submitted, request: _Request, before: Ready) -> None:
+def _say_full(done: Submitted, request: Request, before: Ready) -> None:
     active = before.active + done.count
     limit = request.bound(before)
     if before.heads and active >= limit:
@@ -469,56 +357,3 @@ def _keep_agent(store: Store, config: Config) -> None:
         needed |= copies.earliest(begin, db, now, executor="local") is not None
     if needed:
         executor_of("local", config).submit(folding.bare(store, ""))
-
-
-def submit_one_job(
-    BatchID: int,
-    JobIndex: int | Sequence[int],
-    Executor: JobExecutor | str | None = None,
-    Verbose: bool = True,
-) -> Submitted:
-    """Submit one job of a batch, or several, now: whatever their priority and what else is unfinished.
-
-    Parameters
-    ----------
-    BatchID : int
-        The batch.
-    JobIndex : int | Sequence[int]
-        The job, or several.
-    Executor : JobExecutor | str | None
-        Who runs them; None: the batch's own, or the configured one.
-    Verbose : bool
-        Whether to print the line.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such job.
-    JobError
-        If one of them is not in ``init``; nothing is submitted then.
-
-    Examples
-    --------
-    >>> submit_one_job(20260101000000, [3, 4])  # doctest: +SKIP
-    submitted 2 jobs of 1 batch
-    """
-    config = load_config()
-    batch_id = checks.number_of(BatchID)
-    indices = checks.numbers_of(JobIndex)
-    done = Submitted()
-    with Store.of(config) as store:
-        folding.fold(store, config)
-        from paraschut.store import views
-
-        with store.reading() as connection:
-            known = views.batches(connection).get(batch_id)
-        which = Executor or (known and known.executor) or config.executor_name
-        defaults = kept_defaults(Executor) if Executor else known and known.executor_defaults
-        executor = executor_of(which, config, defaults)
-        new = replace(new_submission(store, config, executor, None, defaults), whole=False, begins=False)
-        claim = store.claim_jobs(new, [(batch_id, index) for index in indices], executor.asked)
-        handed = hand_over(store, config, executor, new, claim)
-        done.take(handed)
-        if handed.refused is not None and not done.jobs:
-            raise handed.refused
-    return _told(done) if Verbose else done

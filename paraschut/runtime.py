@@ -387,7 +387,7 @@ def _submit_next(desk: _Desk) -> None:
 
     if desk.read(any_ready):
         desk.close()
-        from paraschut.dispatch import submit_jobs
+        from paraschut.submitting import submit_jobs
 
         submit_jobs(Verbose=False)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from paraschut.checks import is_number
 from paraschut.config import load_config
-from paraschut.dispatch import submit_jobs
 from paraschut.errors import ExecutorError, JobError, ParaschutError
 from paraschut.executors.base import JobExecutor
 from paraschut.paths import Paths
 from paraschut.store.store import Store
+from paraschut.submitting import submit_jobs
 
 
 def periodic_submitter(

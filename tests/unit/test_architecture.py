@@ -46,6 +46,7 @@ FLOORS = {
     "rooms": {"plan", "reconcile", "executors", "store"},
     "agent and evidence": {"agent", "fold", "queues"},
     "verbs": {
+        "submitting",
         "dispatch",
         "handover",
         "prepare",
@@ -277,6 +278,7 @@ def test_only_what_promises_text_prints():
                 printing.add(module)
     assert printing <= {
         "dispatch",
+        "submitting",
         "look.dashboard",
         "look.logs",
         "look.screen",
