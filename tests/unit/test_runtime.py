@@ -183,9 +183,9 @@ def test_a_missing_job_that_completes_is_no_longer_missing(store, in_job):
 
 def test_the_next_group_is_submitted_only_if_there_is_one(store, make_jobs, in_job, monkeypatch):
     passes = []
-    import paraschut.dispatch
+    import paraschut.submitting
 
-    monkeypatch.setattr(paraschut.dispatch, "submit_jobs", lambda **given: passes.append(given))
+    monkeypatch.setattr(paraschut.submitting, "submit_jobs", lambda **given: passes.append(given))
     add(store, make_jobs(1, start=2, priority=0.5), new=False)
     psu.set_complete(Submit=True)
     assert passes == []
