@@ -151,7 +151,9 @@ class ClusterJobExecutor(Scheduler):
     def _directives(self, task: Task) -> tuple[str, ...]:
         if task.source is None or not self.prefix:
             return ()
-        return cluster_script.directives_of(task.source, self.prefix, self.ours, joined=self.joined)
+        return cluster_script.directives_of(
+            task.source, self.prefix, self.ours, joined=self.joined, anywhere=self.directives_anywhere
+        )
 
     def _directive_words(self, task: Task) -> Iterable[str]:
         for line in self._directives(task):
@@ -224,9 +226,11 @@ class ClusterJobExecutor(Scheduler):
         lines = [
             "#!/bin/sh",
             "# Written by paraschut: goes on with a batch when its jobs have ended.",
+            f"exec >> {log} 2>&1",
+            f"trap 'echo \"batch {submission.carries}: its closer ended before it began; look at the prologue\"' EXIT",
             script.exports(submission.env),
             *submission.prologue,
-            f"cd / && exec {shlex.join(run)} >> {log} 2>&1",
+            f"cd / && exec {shlex.join(run)}",
         ]
         text = "\n".join(lines) + "\n"
         script.write_beside(

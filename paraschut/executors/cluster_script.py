@@ -66,7 +66,9 @@ def _one_line(block: str) -> str:
     return block.replace("\\", "\\0134").replace("\n", "\\n") + "\n"
 
 
-def directives_of(path: str, prefix: str, ours: Iterable[str], *, joined: bool = True) -> tuple[str, ...]:
+def directives_of(
+    path: str, prefix: str, ours: Iterable[str], *, joined: bool = True, anywhere: bool = False
+) -> tuple[str, ...]:
     """Return the lines of a user's script that are for the scheduler, without the options that are ours to say.
 
     Parameters
@@ -75,18 +77,20 @@ def directives_of(path: str, prefix: str, ours: Iterable[str], *, joined: bool =
         What they begin with, such as ``#SBATCH``.
     ours, joined
         As for ``picked``: names of logs, of arrays.
+    anywhere : bool
+        Whether they also count behind the first command.
     """
     found = []
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 text = line.strip()
-                if text.startswith(prefix) and text[len(prefix) : len(prefix) + 1] in {" ", "\t"}:
+                if text.startswith(prefix) and text[len(prefix) : len(prefix) + 1] in {" ", "\t", "-"}:
                     words = _WORD.findall(text[len(prefix) :])
                     mine, others = picked(words, ours, joined=joined)
                     if others:
                         found.append(text if not mine else f"{prefix} {' '.join(others)}")
-                elif text and not text.startswith("#"):
+                elif text and not text.startswith("#") and not anywhere:
                     break
     except OSError:
         return ()

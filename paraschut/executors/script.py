@@ -55,7 +55,12 @@ def _sorted_out(names: tuple[str, ...]) -> _Names:
 
 
 _SET_BY_SCRIPT = frozenset({"PARASCHUT_INDEX", "PARASCHUT_TOKEN", "PARASCHUT_TASK"})
-_quoted = lru_cache(maxsize=1024)(quote)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    """Return a text as a word of shell. Grid Engine takes each line that begins with ``#$`` for one of its own."""
+    return quote(text).replace("\n#", "\n''#")
 
 
 def exports(env: Mapping[str, str]) -> str:
@@ -159,7 +164,7 @@ def parts_of(submission: Submission, functions: str) -> tuple[bytes, list[str]]:
     _check_names("The submitter's environment", submission.env)
     others = {name: value for name, value in submission.env.items() if not _NAME.fullmatch(name)}
     head = (
-        f"paraschut_folder={quote(submission.folder)}\nparaschut_token={quote(submission.token)}\n"
+        f"paraschut_folder={_quoted(submission.folder)}\nparaschut_token={quote(submission.token)}\n"
         f"paraschut_common() {{\n{exports({**submission.env, 'PARASCHUT_INDEX': submission.index})}\n}}\n"
         f"{FUNCTIONS}{functions}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,8 +24,9 @@ _UNREACHABLE = re.compile(
     r"unable to (contact|send message to) qmaster|can't connect|connection refused", re.IGNORECASE
 )
 _UNCLEAR = re.compile(r"read error|timeout|timed out|failed receiving gdi", re.IGNORECASE)
-#: Codes of ``failed`` in sge_status(5), as qacct gives them.
-_FAILED_LIMIT, _FAILED_AFTER = 37, 100
+#: Codes of ``failed`` in sge_status(5), as qacct gives them: a limit of time or memory; what ran all the same; and
+#: what Grid Engine itself lost sight of, as it does when a node or its daemon dies.
+_FAILED_LIMIT, _RAN, _LOST = 37, {0, *range(12, 18), 24, 25, 30, 100}, {18, 19, 21}
 _BY_SIGNAL = 128
 #: Reasons why a job waits that are shown: there may be one for each host.
 _MOST_REASONS = 3
@@ -54,8 +56,8 @@ class SGEJobExecutor(ClusterJobExecutor):
     -----
     Of a job's resources, ``cpus`` becomes ``-pe smp``, ``mem`` ``-l h_vmem`` (divided by the processors), ``walltime``
     ``-l h_rt``, ``gpus`` ``-l gpu``; more than one of ``nodes`` is refused. Other keys are resources of ``-l``, as they
-    are. Keys that only PBS knows (``pmem``, ``cput`` …) are ignored, and the pass says so. Lines that begin with
-    ``#$`` before the first command of a script are honoured; flags win over them.
+    are. Keys that only PBS knows (``pmem``, ``cput`` …) are ignored, and the pass says so. Lines of a script that
+    begin with ``#$`` are honoured; flags win over them.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class SGEJobExecutor(ClusterJobExecutor):
     begins: ClassVar[bool] = True
     commands: ClassVar[tuple[str, ...]] = ("qsub", "qstat", "qdel")
     prefix: ClassVar[str] = "#$"
+    directives_anywhere: ClassVar[bool] = True
     ours: ClassVar[frozenset[str]] = words(
         "-t: -tc: -o: -e: -j: -N: -S: -terse -sync: -cwd -wd: -b: -V -v: -i: -verify -now: -shell: -ac: -dc: -sc: "
         "-clear -C:"
@@ -210,18 +213,17 @@ class SGEJobExecutor(ClusterJobExecutor):
 
     def causes(self, cluster_id: str, tasks: Mapping[int, Row | None], folder: str) -> dict[int, Cause]:
         """Return what the accounting says."""
-        del folder
         try:
             answer = run_command(["qacct", "-j", self.job_of(cluster_id)], self.timeout)
         except ExecutorError:
             return {}
-        found = accounted(answer.out) if answer.code == 0 else {}
+        found = accounted(answer.out, os.path.basename(folder)) if answer.code == 0 else {}
         if "." not in cluster_id:
             found = {task: found[-1] for task in tasks if -1 in found}
         return {task: cause for task, cause in found.items() if task in tasks}
 
     def why_pending(self, cluster_id: str) -> str:
-        """Return the scheduling info of ``qstat -j``, where the site has it."""
+        """Return the error reasons and the scheduling info of ``qstat -j``, where the site has it."""
         answer = run_command(["qstat", "-j", self.job_of(cluster_id)], self.timeout)
         return scheduling_info(answer.out) if answer.code == 0 else ""
 
@@ -238,16 +240,18 @@ class SGEJobExecutor(ClusterJobExecutor):
 
 
 def scheduling_info(printed: str) -> str:
-    r"""Return what ``qstat -j`` says of why a job waits, in one line.
+    r"""Return what ``qstat -j`` says of why a job waits, in one line; first what went wrong when it was to start.
 
     Examples
     --------
     >>> scheduling_info("job_name:  a\nscheduling info:   queue a is full\n                   queue b is disabled\n")
     'queue a is full; queue b is disabled'
     """
+    # Each task has its own, with the time and the process.
+    errors = re.findall(r"^error reason\s+\d+:\s+(?:\S+ \S+ \[\S*\]: )?(.*\S)", printed, re.MULTILINE)
     found = re.search(r"^scheduling info:((?:\s+\S.*$)+)", printed, re.MULTILINE)
     lines = [line.strip() for line in found[1].splitlines()] if found else []
-    return "; ".join(filter(None, lines[:_MOST_REASONS]))
+    return "; ".join([*list(dict.fromkeys(errors))[:_MOST_REASONS], *filter(None, lines[:_MOST_REASONS])])
 
 
 def rows_of(printed: str) -> Iterator[Row]:
@@ -272,8 +276,13 @@ def rows_of(printed: str) -> Iterator[Row]:
         )
 
 
-def accounted(printed: str) -> dict[int, Cause]:
+def accounted(printed: str, token: str = "") -> dict[int, Cause]:
     r"""Return what qacct printed, by task; a job that is no array has the number -1.
+
+    Parameters
+    ----------
+    token : str
+        What the name of the job ends in: the books of years also have others that had its number.
 
     Examples
     --------
@@ -283,25 +292,44 @@ def accounted(printed: str) -> dict[int, Cause]:
     found: dict[int, Cause] = {}
     for record in re.split(r"^=+\s*$", printed, flags=re.MULTILINE):
         fields = dict(re.findall(r"^(\w+)\s+(.*?)\s*$", record, re.MULTILINE))
-        if "failed" not in fields:
+        if "failed" not in fields or not fields.get("jobname", "").endswith(token):
             continue
-        failed, status = _number(fields["failed"]), _number(fields.get("exit_status", "0"))
         task = _number(fields["taskid"]) if fields.get("taskid", "u")[0].isdecimal() else -1
-        if failed == _FAILED_LIMIT:
-            cause = Cause("time limit")
-        elif fields.get("deleted_by", "NONE") not in {"NONE", "UNKNOWN", ""}:
-            cause = Cause("cancelled")  # Grid Engines of other makers say so
-        elif status > _BY_SIGNAL:
-            cause = Cause(signal=status - _BY_SIGNAL)
-        elif failed not in {0, _FAILED_AFTER}:
-            cause = Cause("never started")
-        else:
-            cause = Cause(code=status)
-        found[task] = cause._replace(
-            max_rss=_size(fields.get("ru_maxrss", "")),
+        found[task] = _cause(fields)._replace(
+            # The kernel counts it in kilobytes, and Grid Engine takes that for bytes.
+            max_rss=(_size(fields.get("ru_maxrss", "")) or 0) * 1024 or None,
             words=f"qacct: failed {fields['failed']}, exit_status {fields.get('exit_status', '?')}",
         )
     return found
+
+
+def _cause(fields: Mapping[str, str]) -> Cause:
+    failed, status = _number(fields["failed"]), _number(fields.get("exit_status", "0"))
+    if failed == _FAILED_LIMIT:
+        return Cause("out of memory" if _took_too_much(fields) else "time limit")
+    if fields.get("deleted_by", "NONE") not in {"NONE", "UNKNOWN", ""}:
+        return Cause("cancelled")  # Grid Engines of other makers say so
+    if failed in _LOST:
+        return Cause("node failure")
+    if status > _BY_SIGNAL:
+        return Cause(signal=status - _BY_SIGNAL)
+    return Cause(code=status) if failed in _RAN else Cause("never started")
+
+
+def _took_too_much(fields: Mapping[str, str]) -> bool:
+    """Return whether a job that was ended for a limit had reached that of memory, not one of time."""
+    limits = dict(re.findall(r"\b(h_vmem|h_rt|h_cpu)=([^\s,]+)", fields.get("category", "")))
+    used, most = _size(fields.get("maxvmem", "")), _size(limits.get("h_vmem", ""))
+    if used and most:
+        return used >= most * max(1, _number(fields.get("slots", "1")))
+    # The limit may be what the site gives to those who ask for none.
+    return (
+        limits.keys() == {"h_rt"} and _number(fields.get("ru_wallclock", "")) < _seconds(limits["h_rt"]) - 1
+    )
+
+
+def _seconds(text: str) -> int:
+    return sum(_number(part) * 60**power for power, part in enumerate(reversed(text.split(":"))))
 
 
 def _number(text: str) -> int:
@@ -310,5 +338,5 @@ def _number(text: str) -> int:
 
 
 def _size(text: str) -> int | None:
-    match = re.match(r"([0-9.]+)\s*([KMGT]?)", text)
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else None
+    match = re.match(r"([0-9]+(?:\.[0-9]*)?)\s*([KMGT]?)", text, re.IGNORECASE)
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else None

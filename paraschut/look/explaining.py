@@ -94,7 +94,7 @@ def _said(store: Store, config: Config, name: str, given: holds.Given) -> str | 
     if row is None:
         return None
     reason = row.reason
-    if not reason and row.kind is Kind.WAITS:
+    if not reason and row.kind == Kind.WAITS:
         with contextlib.suppress(ExecutorError):
             reason = executor.why_pending(given.cluster_id)
     return " ".join(filter(None, [row.word, f"({reason})" if reason else ""]))

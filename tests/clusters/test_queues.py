@@ -56,6 +56,15 @@ def test_a_pass_with_nothing_to_do_asks_once_and_says_nothing(site, wrap):
         assert submitted() == 0
 
 
+@on("fake sge")
+def test_why_a_job_waits_is_told_whoever_asked_the_scheduler(site):
+    configure(site.world, queue_age=60.0)
+    site.world.add("true", options=HOLD[site.executor])
+    site.submit()
+    for _ in range(2):
+        assert "(Job is in hold state)" in str(psu.explain(BATCH, 0))
+
+
 @on("slurm")
 def test_ten_thousand_jobs_are_twelve_commands(site, wrap):
     configure(site.world, queue_age=0.0)
@@ -209,6 +218,17 @@ def test_a_closer_that_does_not_wait_is_made_up_for_at_once(site, wrap):
         assert calls() == 5
     site.until_complete()
     assert starts(site.world.lines()) == {0: 1, 1: 1}
+
+
+@on("fake sge")
+def test_a_closer_whose_prologue_ends_it_says_so(site):
+    configure(site.world, prologue='["echo no such module; exit 7"]')
+    site.world.add("true")
+    site.submit()
+    assert site.until_missing(0) == {0: "exit code 7"}
+    log = site.world.home / "jobs" / "submissions" / "closers.log"
+    ended = f"no such module\nbatch {BATCH}: its closer ended before it began; look at the prologue\n"
+    site.until(lambda: log.exists() and log.read_text().startswith(ended))
 
 
 @on("fake slurm")

@@ -150,6 +150,13 @@ def test_options_of_grid_engine_are_whole_words(tmp_path):
     assert found == ("#$ -pe smp 2", "#$ -l h_rt=5,mem=1G", "#$ -q a.q")
 
 
+def test_grid_engine_also_reads_lines_behind_the_first_command(tmp_path):
+    path = tmp_path / "script"
+    path.write_text("#!/bin/sh\n#$-l h_rt=5\n. ./settings\n#$ -A lab\n#$foo\n")
+    (group,) = SGEJobExecutor().arrange([SimpleNamespace(source=str(path))])
+    assert SGEJobExecutor()._directives(group[0]) == ("#$-l h_rt=5", "#$ -A lab")
+
+
 def test_a_script_that_is_not_there_has_no_lines(tmp_path):
     assert cluster_script.directives_of(str(tmp_path / "none"), "#PBS", PBSJobExecutor.ours) == ()
 
@@ -280,15 +287,51 @@ def test_what_pbs_says_of_an_end(fields, cause):
         ("100 : assumedly after job", 139, (None, None, 11)),
         ("37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", 137, ("time limit", None, None)),
         ("26  : opening input/output file", 0, ("never started", None, None)),
+        ("15  : in epilog", 3, (None, 3, None)),
+        ("19  : before writing exit_status", 0, ("node failure", None, None)),
     ],
 )
 def test_what_qacct_says_of_an_end(failed, status, cause):
-    printed = f"{'=' * 62}\njobname  a\ntaskid   undefined\nfailed   {failed}\nexit_status  {status}\nru_maxrss  2048K\n"
+    printed = f"{'=' * 62}\njobname  a\ntaskid   undefined\nfailed   {failed}\nexit_status  {status}\nru_maxrss  2.0KB\n"
     found = sge.accounted(printed)[-1]
     others = printed.replace("failed ", "deleted_by  ann\nfailed ")
     assert sge.accounted(others)[-1].reason == ("time limit" if cause[0] == "time limit" else "cancelled")
     assert found[:3] == cause
     assert found.max_rss == 2048 * 1024
+
+
+@pytest.mark.parametrize(
+    ("category", "wall", "memory", "reason"),
+    [
+        ("-l h_vmem=307200K", "1s", "485.117MB", "out of memory"),
+        ("-l h_vmem=307200K,h_rt=5", "6s", "1.6MB", "time limit"),
+        ("-l h_vmem=307200K,h_rt=5 -pe smp 2", "6s", "485.117MB", "time limit"),
+        ("-l h_rt=1:00:00", "9s", "3G", "out of memory"),
+        ("-l h_rt=1:00:00,h_cpu=9", "9s", "3G", "time limit"),
+        ("NONE", "7s", "3G", "time limit"),
+    ],
+)
+def test_grid_engine_has_one_word_for_its_limits(category, wall, memory, reason):
+    slots = 2 if "smp" in category else 1
+    printed = f"====\nslots  {slots}\nfailed  37  : qmaster enforced h_rt, h_cpu, or h_vmem limit\nexit_status  137\n"
+    printed += f"ru_wallclock {wall}\nmaxvmem  {memory}\ncategory  {category}\n"
+    assert sge.accounted(printed)[-1].reason == reason
+
+
+def test_books_of_years_have_others_that_had_the_number_of_a_job():
+    old = "====\njobname  sim.1\nfailed  0\nexit_status  9\n"
+    ours = "====\njobname  story.f00\nfailed  0\nexit_status  3\n"
+    assert sge.accounted(old + ours + old, "f00")[-1].code == 3
+    assert sge.accounted(old, "f00") == {}
+
+
+def test_why_a_job_of_grid_engine_is_in_error_comes_first():
+    said = '11/29/2026 00:01:12 [1001:2107{}]: unable to find shell "/no/such"'
+    printed = (
+        f"error reason          1:      {said.format(0)}\nerror reason          2:      {said.format(1)}\n"
+    )
+    printed += "scheduling info:            Job is in error state\n"
+    assert sge.scheduling_info(printed) == 'unable to find shell "/no/such"; Job is in error state'
 
 
 @given(st.text(max_size=200))

@@ -32,6 +32,17 @@ def test_exports_quote_any_value(env):
     assert shlex.split(exports(env)) == ["export", *(f"{name}={value}" for name, value in env.items())]
 
 
+def test_no_line_of_a_value_is_taken_for_one_to_grid_engine():
+    evil = "a\n#$ -l no=1\n#$ -h"
+    assert shlex.split(exports({"EVIL": evil})) == ["export", f"EVIL={evil}"]
+    assert (
+        "\n#"
+        not in script_text(make_submission(make_task(), env={"EVIL": evil}), "")
+        .decode()
+        .partition("paraschut_host=")[0]
+    )
+
+
 def test_no_variables_make_no_mistake_of_syntax():
     assert exports({}) == ":"
 
