@@ -48,6 +48,8 @@ class Submitted:
     printed: bool = field(default=False, repr=False, compare=False)
     #: Whether the pass is to be made once more (``Handed.stranded``).
     stranded: bool = field(default=False, repr=False, compare=False)
+    #: Those of ``left`` that say that this machine cannot submit.
+    elsewhere: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def _ipython_display_(self) -> None:
         if not self.printed:
@@ -330,7 +332,8 @@ def _reached(
         if executor.isconnected():
             folding.reach(store, config, executor, since)
             return executor
-        done.left.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+        done.elsewhere.append(f"this machine cannot submit to {executor.name}: the next pass elsewhere will")
+        done.left.append(done.elsewhere[-1])
     except UnreachableError as error:
         refused.append(error)
         done.left.append(str(error))

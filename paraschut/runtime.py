@@ -11,6 +11,7 @@ import _thread
 import atexit
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -323,7 +324,8 @@ def set_complete(
     JobInfo : dict | None
         Its dict: the fields that were changed in it are written in the same transaction.
     Submit : bool
-        Whether to make a pass afterwards, as ``submit_jobs()`` does.
+        Whether to make a pass afterwards, as ``submit_jobs()`` does. Where this machine cannot submit, the job's
+        error log says so.
 
     Raises
     ------
@@ -389,7 +391,8 @@ def _submit_next(desk: _Desk) -> None:
         desk.close()
         from paraschut.submitting import submit_jobs
 
-        submit_jobs(Verbose=False)
+        done = submit_jobs(Verbose=False)
+        sys.stderr.writelines(f"paraschut: {one}\n" for one in done.elsewhere)
 
 
 def set_progress(

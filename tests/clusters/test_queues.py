@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from helpers import BATCH
@@ -188,6 +189,26 @@ def test_a_pass_inside_an_array_task_hands_nothing_of_it_on(site, wrap):
     assert "SLURM_ARRAY" not in job
     assert world.lines() == ["inner 0", " 0"]
     site.until_complete(BATCH + 1)
+
+
+@on("fake sge")
+def test_a_node_that_may_not_submit_says_so_and_the_next_pass_goes_on(site):
+    world = site.world
+    configure(world, executor='"sge"')
+    last = "import paraschut as psu; psu.set_complete(Submit=True)"
+    world.add(
+        f"""PATH=/nonexistent exec '{sys.executable}' -c '{last}'""",
+        world.says("$J"),
+        priority=lambda index: 9 - index,
+        complete_on_exit=lambda index: index > 0,
+    )
+    site.submit()
+    world.until(lambda: world.states() == {0: "complete", 1: "init"})
+    log = Path(psu.get_job_info(BATCH, 0)["stderr"][-1])
+    said = "paraschut: this machine cannot submit to sge: the next pass elsewhere will\n"
+    world.until(lambda: log.exists() and log.read_text() == said)
+    assert site.submit().count == 1
+    site.until_complete()
 
 
 # --- pipelines ----------------------------------------------------------------------------------------------------
