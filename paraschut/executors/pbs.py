@@ -34,8 +34,16 @@ _KINDS = {
 }
 #: Ids that are asked for by name: each costs a connection from a privileged port, of which there are a few hundred.
 _FEW = 50
-#: ``Exit_status`` of a job that ran into its walltime, and ``substate`` of one that was deleted.
-_OVER_WALLTIME, _DELETED = -29, 91
+#: What ``Exit_status`` means below zero (JOB_EXEC_* in job.h of OpenPBS), and ``substate`` of a job that was deleted.
+_PBS_ITSELF = {
+    **dict.fromkeys([-29, -28], "time limit"),
+    **dict.fromkeys([-31, -27, -26], "out of memory"),
+    **dict.fromkeys([-32, -14, -6, -5, -4], "node failure"),
+    **dict.fromkeys([-10, -3, -2, -1], "never started"),
+}
+_DELETED = 91
+#: Resources of a chunk: PBS takes them nowhere else, once a job asks for chunks or says how to place them.
+_OF_CHUNKS = words("ncpus mem vmem ngpus mpiprocs ompthreads arch host vnode")
 _BY_SIGNAL, _BY_SIGNAL_DIRECTLY = 128, 256
 _SUBJOB = re.compile(r"([0-9]+)\[([0-9]*)\](.*)", re.DOTALL)
 
@@ -55,8 +63,8 @@ class PBSJobExecutor(ClusterJobExecutor):
     Notes
     -----
     Of a job's resources, ``cpus`` becomes ``-l ncpus``, ``mem`` ``-l mem``, ``walltime`` ``-l walltime``, ``gpus``
-    ``-l ngpus``; with several ``nodes``, all of these but the walltime go into ``-l select``. Other keys are resources
-    of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` before the first command of
+    ``-l ngpus``; with several ``nodes``, or ``place``, all of these but the walltime go into ``-l select``. Other keys
+    are resources of ``-l``, as they are: ``pmem``, ``cput``, ``place`` … Lines that begin with ``#PBS`` before the first command of
     a script are honoured; flags win over them.
 
     Built on what OpenPBS 23.06 was seen to print, and on a program that prints the same.
@@ -93,7 +101,8 @@ class PBSJobExecutor(ClusterJobExecutor):
         others = {key: value for key, value in resources.items() if key not in GENERIC and value is not False}
         if "select" in others:
             asked = []  # who writes that knows better; PBS takes no second way of asking beside it
-        elif needs.nodes > 1:
+        elif needs.nodes > 1 or "place" in others:
+            chunk += [f"{key}={others.pop(key)}" for key in sorted(_OF_CHUNKS & others.keys())]
             asked = [f"select={':'.join([str(needs.nodes), *chunk])}"]
         else:
             asked = chunk
@@ -221,7 +230,7 @@ class PBSJobExecutor(ClusterJobExecutor):
                 fields = None  # the id is another job's by now
             log = _log_words(f"{folder}/{task}.log")
             cause = _cause(fields) if fields else Cause()
-            if "walltime" in log:
+            if re.search("walltime|cput", log):
                 cause = Cause("time limit")
             elif re.search(r"\bp?v?mem\b", log):
                 cause = Cause("out of memory")
@@ -277,8 +286,8 @@ def _from_text(printed: str) -> dict[str, dict[str, Any]]:
 
 def _cause(fields: Mapping[str, Any]) -> Cause:
     status, substate = fields.get("Exit_status"), fields.get("substate")
-    if status == _OVER_WALLTIME:
-        return Cause("time limit")
+    if status in _PBS_ITSELF:
+        return Cause(_PBS_ITSELF[status])
     if substate == _DELETED:
         return Cause("cancelled")
     if not isinstance(status, int):

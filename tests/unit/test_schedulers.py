@@ -60,6 +60,12 @@ TEMPLATE = {"cput": "04:59:00", "mem": "1gb", "pmem": "1gb", "pvmem": "3gb", "vm
         ),
         (PBSJobExecutor, None, {"nodes": 2, "cpus": 3, "mem": "1kb"}, ["-l", "select=2:ncpus=3:mem=1kb"]),
         (PBSJobExecutor, None, {"select": "1:ncpus=2+3", "cpus": 9}, ["-l", "select=1:ncpus=2+3"]),
+        (
+            PBSJobExecutor,
+            None,
+            {"cpus": 4, "place": "excl", "mpiprocs": 2, "cput": "1:00"},
+            ["-l", "select=1:ncpus=4:mpiprocs=2", "-l", "place=excl", "-l", "cput=1:00"],
+        ),
     ],
 )
 def test_what_a_job_asks_for_becomes_flags(kind, queue, resources, flags):
@@ -272,6 +278,10 @@ def test_what_sacct_prints_of_an_array_that_it_has_not_taken_apart_yet():
         ({"Exit_status": 137, "substate": 93}, Cause(signal=9)),
         ({"Exit_status": 265, "substate": 93}, Cause(signal=9)),
         ({"Exit_status": -29, "substate": 93}, Cause("time limit")),
+        ({"Exit_status": -27, "substate": 93}, Cause("out of memory")),
+        ({"Exit_status": -4, "substate": 93}, Cause("node failure")),
+        ({"Exit_status": -1, "substate": 93}, Cause("never started")),
+        ({"Exit_status": -25, "substate": 93}, Cause()),
         ({"Exit_status": 271, "substate": 91}, Cause("cancelled")),
         ({"substate": 92}, Cause("never started")),
     ],
