@@ -28,6 +28,8 @@ _UNCLEAR = re.compile(r"read error|timeout|timed out|failed receiving gdi", re.I
 #: what Grid Engine itself lost sight of, as it does when a node or its daemon dies.
 _FAILED_LIMIT, _RAN, _LOST = 37, {0, *range(12, 18), 24, 25, 30, 100}, {18, 19, 21}
 _BY_SIGNAL = 128
+#: Files of defaults, the site's and the user's own, may say otherwise.
+_QSUB = ("qsub", "-terse", "-S", "/bin/sh", "-b", "n", "-now", "n")
 #: Reasons why a job waits that are shown: there may be one for each host.
 _MOST_REASONS = 3
 #: What does not belong into the names of logs: qsub takes it for a host, the next path, or a variable.
@@ -144,7 +146,7 @@ class SGEJobExecutor(ClusterJobExecutor):
         file = "/dev/null" if odd else f"{log}/{'1' if tasks is None else '$TASK_ID'}.log"
         array = [] if tasks is None else ["-t", f"{tasks.start}-{tasks.stop - 1}"]
         return [
-            *("qsub", "-terse", "-N", name, "-S", "/bin/sh", "-r", "n", "-j", "y", "-o", file),
+            *(*_QSUB, "-N", name, "-r", "n", "-j", "y", "-o", file),
             *("-wd", "/" if odd else log, *array),
         ]
 
@@ -156,7 +158,7 @@ class SGEJobExecutor(ClusterJobExecutor):
         """Return the qsub command of a closer."""
         del path
         return [
-            *("qsub", "-terse", "-N", name, "-S", "/bin/sh", "-j", "y", "-o", "/dev/null", "-wd", "/"),
+            *(*_QSUB, "-N", name, "-j", "y", "-o", "/dev/null", "-wd", "/"),
             *(("-hold_jid", ",".join(after)) if after else ()),
         ]
 

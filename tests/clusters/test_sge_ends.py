@@ -65,6 +65,25 @@ def test_what_cannot_be_started_is_explained(make_site):
 
 
 @pytest.fixture
+def odd_defaults(sge):
+    """Lines of a file of defaults that the site, or a user, may have."""
+    if os.getuid():
+        pytest.skip("only an administrator can change that.")
+    file = sge.folder / "root/default/common/sge_request"
+    file.write_text("-b y -shell n\n-now y -V -cwd -j n\n-N mine\n")
+    yield
+    file.unlink()
+
+
+def test_files_of_defaults_change_nothing(make_site, odd_defaults):
+    site = make_site("sge")
+    site.world.add(*[site.world.says("$J")] * 3, priority=lambda index: 2 - index // 2)
+    site.submit()
+    site.world.until_complete()
+    assert starts(site.world.lines()) == {0: 1, 1: 1, 2: 1}
+
+
+@pytest.fixture
 def execd(make_site):
     """Return a site, the pid of a job that runs there, and of the daemon of its node."""
     if os.getuid():
