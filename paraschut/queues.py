@@ -19,7 +19,7 @@ from paraschut.paths import Paths
 from paraschut.process import Identity, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge
 from paraschut.store import snapshots, views
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt
+from paraschut.store.runtime import Ended, Key, Statements, add_event, end_attempt
 from paraschut.store.store import Store
 from paraschut.store.views import OpenAttempt, OpenSubmission
 
@@ -253,7 +253,9 @@ def _fold(
         )
         if cause and cause.words:
             db.run("attempt_qstat", **key._asdict(), qstat=json.dumps({"scheduler": cause.words}))
-        end_attempt(db, key, ended, verdict.reason, complete=verdict.complete)
+        if end_attempt(db, key, ended, verdict.reason, complete=verdict.complete) and mark and mark.restarts:
+            told = f"attempt {key.n} was started {mark.restarts + 1} times by its scheduler"
+            add_event(db, now, key.batch_id, key.job_index, "restart", told)
         return
     if verdict.absent_since != attempt.absent_since:
         db.run("job_absent", batch_id=key.batch_id, job_index=key.job_index, since=verdict.absent_since)

@@ -101,6 +101,8 @@ class Mark:
     at: float
     #: Whether the process that holds it still runs; None where that cannot be known here.
     alive: bool | None = None
+    #: How often a scheduler had started it before.
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

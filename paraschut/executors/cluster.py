@@ -290,7 +290,10 @@ class ClusterJobExecutor(Scheduler):
                 f"{folder} cannot be read ({error.strerror}), so it is not known what became of its jobs. Try again "
                 f"when it can."
             ) from error
-        marks = {task: Mark(task, text, at) for task, (text, at) in found.marks.items()}
+        marks = {
+            task: Mark(task, text, at, restarts=found.restarts.get(task, 0))
+            for task, (text, at) in found.marks.items()
+        }
         return Evidence(marks, found.exits)
 
     def bar(self, folder: str, tasks: Iterable[int]) -> set[int]:

@@ -39,10 +39,14 @@ class Holder(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What lies in a submission folder: the newest mark of each started task as text and time, and the ends."""
+    """What lies in a submission folder: the newest mark of each started task as text and time, and the ends.
+
+    ``restarts`` tells how often tasks were started again by their scheduler.
+    """
 
     marks: dict[int, tuple[str, float]]
     exits: dict[int, Exit]
+    restarts: dict[int, int]
 
 
 def mark_name(task: int, n: int) -> str:
@@ -112,8 +116,9 @@ def gather(folder: str) -> Found:
                 elif (mark := _read_mark(entry)) and (task not in marks or marks[task][0] < int(match[3])):
                     marks[task] = (int(match[3]), *mark)
     except FileNotFoundError:
-        return Found({}, {})
-    return Found({task: mark[1:] for task, mark in marks.items()}, exits)
+        return Found({}, {}, {})
+    again = {task: n for task, (n, *_) in marks.items() if n}
+    return Found({task: mark[1:] for task, mark in marks.items()}, exits, again)
 
 
 def _read_mark(entry: os.DirEntry[str]) -> tuple[str, float] | None:

@@ -83,6 +83,21 @@ def test_files_of_defaults_change_nothing(make_site, odd_defaults):
     assert starts(site.world.lines()) == {0: 1, 1: 1, 2: 1}
 
 
+def test_what_an_administrator_starts_again_runs_again_as_a_recorded_restart(make_site):
+    site = make_site("sge")
+    path = site.world.home / "again.sh"
+    once = "[ -e done ] || { : > done; exec sleep 600; }"
+    path.write_text(f"#!/bin/sh\n#$ -r y\n{site.world.says('$J', then=once)}\n")
+    site.world.add(str(path), workdir=str(site.world.home))
+    site.submit()
+    site.until(lambda: site.world.states() == {0: "run"} and (site.world.home / "done").exists())
+    subprocess.run(["qmod", "-rj", *site.ids()], check=False, capture_output=True)
+    site.until_complete()
+    assert site.world.lines() == ["0", "0"]
+    (event,) = psu.history(BATCH, 0)["events"]
+    assert (event["kind"], event["detail"]) == ("restart", "attempt 1 was started 2 times by its scheduler")
+
+
 @pytest.fixture
 def execd(make_site):
     """Return a site, the pid of a job that runs there, and of the daemon of its node."""

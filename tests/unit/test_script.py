@@ -211,7 +211,7 @@ def test_gathering_survives_what_does_not_belong_there(tmp_path):
 
 
 def test_a_folder_that_is_not_there_tells_nothing(tmp_path):
-    assert gather(str(tmp_path / "gone")) == ({}, {})
+    assert gather(str(tmp_path / "gone")) == ({}, {}, {})
 
 
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path):
