@@ -134,8 +134,12 @@ class SGEJobExecutor(ClusterJobExecutor):
         for key, value in resources.items():
             if key in GENERIC or key in PBS_KEYS or value is False:
                 continue
-            if not re.fullmatch(r"\w[\w.-]*", key) or "," in str(value):
+            if not re.fullmatch(r"\w[\w.-]*", key):
                 self.refuse_key(key, "the names of complexes ('qconf -sc' lists them)")
+            if "," in str(value):
+                raise JobError(
+                    f"its resources have {key} = {value!r}, but a comma begins another complex there."
+                )
             asked.append(f"{key}={'TRUE' if value is True else value}")
         return [*flags, *(["-l", ",".join(asked)] if asked else [])]
 

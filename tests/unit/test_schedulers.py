@@ -328,6 +328,11 @@ def test_grid_engine_has_one_word_for_its_limits(category, wall, memory, reason)
     assert sge.accounted(printed)[-1].reason == reason
 
 
+def test_a_comma_in_a_complex_is_refused():
+    with pytest.raises(JobError, match=r"h_vmem = '1,2', but a comma"):
+        SGEJobExecutor().asked({"resources": {"h_vmem": "1,2"}})
+
+
 def test_books_of_years_have_others_that_had_the_number_of_a_job():
     old = "====\njobname  sim.1\nfailed  0\nexit_status  9\n"
     ours = "====\njobname  story.f00\nfailed  0\nexit_status  3\n"
