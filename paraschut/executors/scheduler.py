@@ -69,9 +69,9 @@ class Scheduler(JobExecutor):
     commands: ClassVar[tuple[str, ...]]
     #: What lines for the scheduler begin with, and the options in them that are ours to say; a colon: has a value.
     prefix: ClassVar[str] = ""
+    ours: ClassVar[frozenset[str]] = frozenset()
     #: Whether such lines also count behind the first command of a script.
     directives_anywhere: ClassVar[bool] = False
-    ours: ClassVar[frozenset[str]] = frozenset()
     #: Flags that say who pays and where: a closer gets them too.
     account_flags: ClassVar[frozenset[str]] = frozenset()
     #: Options that name a job: what they say comes before the token, by which the job is known.
