@@ -14,6 +14,7 @@ from typing import NamedTuple
 from paraschut.config import Config, load_config
 from paraschut.errors import ParaschutError
 from paraschut.executors.base import executor_of
+from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.paths import make_folder
 from paraschut.process import Identity, host_name, is_alive
 from paraschut.store import journal, views
@@ -183,6 +184,9 @@ def _journal(config: Config) -> tuple[bool | None, str]:
 def _executor(config: Config) -> tuple[bool, str]:
     executor = executor_of("local" if config.local_run else config.executor, config)
     if executor.isconnected():
+        if isinstance(executor, ClusterJobExecutor):
+            executor.ask()
+            return True, f"{executor.name} answers, and can be used from here"
         return True, f"{executor.name} can be used from here"
     commands = ", ".join(getattr(executor, "commands", ())) or "its commands"
     return False, (

@@ -18,6 +18,7 @@ from stories import dump
 from test_contract import on
 
 import paraschut as psu
+from paraschut.look.doctor import examine
 
 pytestmark = pytest.mark.process
 ASKS = {"slurm": "squeue", "sge": "qstat", "pbs": "qselect"}
@@ -104,13 +105,19 @@ def test_a_scheduler_that_is_down_changes_nothing(site, capsys):
             line for line in dump(world.index) if "INTO snapshot" not in line and '"snapshot"' not in line
         ]
 
-    configure(world, queue_age=60.0)
+    configure(world, queue_age=60.0, executor=f'"{site.executor}"')
+
+    def examined():
+        return next(one for one in examine() if one.name == "executor")
+
+    assert not examined().fine
     before = index()
     with pytest.raises(psu.SubmitError, match="Nothing was submitted"):
         site.submit()
     assert index() == before
     # That it is down is shared as long as any answer, but not with who asks to submit.
     site.cluster.set(down=False)
+    assert examined().fine, examined().words
     assert site.submit().count == 1
     assert set(world.states().values()) == {"run"}
 
@@ -134,6 +141,7 @@ def test_jobs_are_those_of_the_user_who_runs_this_whatever_the_environment_says(
 NESTED = """
 import os
 import paraschut as psu
+from paraschut.look.doctor import examine
 
 if os.environ["PARASCHUT_TASK"] == os.environ.get("FIRST", "0"):
     psu.submit_jobs(Filter=f"BatchID > {os.environ['PARASCHUT_BATCHID']}")
