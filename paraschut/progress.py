@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -30,7 +31,9 @@ def shown(things: Iterable[T], what: str, unit: str = "job", many: int = _MANY) 
     total = len(things) if isinstance(things, Sized) else None
     if (total is not None and total < many) or not _looked_at():
         return things
-    going: Iterable[T] = _tqdm()(things, total=total, desc=what, unit=unit, delay=_DELAY, leave=False)
+    going: Iterable[T] = _tqdm()(
+        things, total=total, desc=what, unit=unit, delay=_DELAY, leave=False, **_shape()
+    )
     return going
 
 
@@ -51,13 +54,28 @@ def bar(
         yield lambda _: None
         return
     with _tqdm()(
-        total=total, desc=what, unit=unit, delay=0 if stays else _DELAY, leave=stays, disable=False
+        total=total,
+        desc=what,
+        unit=unit,
+        delay=0 if stays else _DELAY,
+        leave=stays,
+        disable=False,
+        **_shape(),
     ) as going:
         yield going.update
 
 
 def _looked_at() -> bool:
     return notebook() is not None or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _shape() -> dict[str, int]:
+    """Return how large a terminal is taken to be that reports no size, where tqdm would show nothing."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):  # no terminal, or nothing that is a file
+        return {}
+    return {} if columns else {"ncols": 80, "nrows": 24}
 
 
 def _tqdm() -> Any:

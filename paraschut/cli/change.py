@@ -22,7 +22,6 @@ from paraschut.cli.parts import (
     named,
     offer_states,
     open_index,
-    plural,
     put_json,
     selector,
     selector_argument,
@@ -31,6 +30,7 @@ from paraschut.cli.parts import (
     whole,
     yes_option,
 )
+from paraschut.look.texts import plural
 
 _FINISHED = ("complete", "collected")
 _UNFINISHED = ("init", "submit", "run", "spawn")

@@ -18,7 +18,6 @@ from paraschut.cli.parts import (
     named,
     one_job,
     open_index,
-    plural,
     put_json,
     selector_argument,
     selectors_argument,
@@ -29,6 +28,7 @@ from paraschut.cli.parts import (
 from paraschut.errors import JobError, NotFoundError
 from paraschut.look.screen import coloured
 from paraschut.look.summary import parse_spans
+from paraschut.look.texts import plural
 
 
 @click.command(cls=Verbatim)

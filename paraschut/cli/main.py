@@ -25,14 +25,15 @@ from paraschut.cli.parts import (
     json_option,
     named,
     open_index,
-    plural,
     put_json,
     selector,
     selectors_argument,
+    tell_unknown,
 )
 from paraschut.cli.run import doctor
 from paraschut.cli.run import run as run_commands
 from paraschut.errors import ParaschutError
+from paraschut.look.texts import plural
 
 if TYPE_CHECKING:
     from paraschut.demo import DemoResult
@@ -240,6 +241,9 @@ def submit(
         # What was submitted before an error is told all the same.
         if as_json and passes:
             put_json(_passes_dict(passes))
+    if not any(one.count for one in passes):
+        with open_index() as store:
+            tell_unknown(store, condition)
 
 
 def _passes(

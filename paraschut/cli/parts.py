@@ -15,7 +15,7 @@ from paraschut.config import load_config
 from paraschut.errors import JobError, NotFoundError, ParaschutError
 from paraschut.job import STATES
 from paraschut.look.summary import parse_spans
-from paraschut.look.texts import clean
+from paraschut.look.texts import clean, plural
 from paraschut.store import views
 from paraschut.store.store import Store
 
@@ -185,7 +185,20 @@ def choose(store: Store, selectors: Sequence[Selector], condition: str = "") -> 
         if indices:
             one = chosen.setdefault(batch_id, Chosen(batch_id, known[batch_id].name or "", {}))
             one.states.setdefault(state, []).extend(indices)
+    if not chosen:
+        tell_unknown(store, condition)
     return list(chosen.values())
+
+
+def tell_unknown(store: Store, condition: str) -> None:
+    """Say why a Filter may have found nothing."""
+    if not condition.strip():
+        return
+    from paraschut.store.filters import unknown_fields
+
+    with store.reading() as connection:
+        for line in unknown_fields(connection, condition):
+            click.echo(line, err=True)
 
 
 def one_job(one: Selector) -> tuple[int, int]:
@@ -217,18 +230,6 @@ def jobs_of(chosen: Iterable[Chosen]) -> dict[int, list[dict[str, Any]]]:
 
 
 # Words
-
-
-def plural(count: int, word: str) -> str:
-    """Return a number of things.
-
-    Examples
-    --------
-    >>> plural(1, "job"), plural(2, "batch")
-    ('1 job', '2 batches')
-    """
-    ending = "" if count == 1 else "es" if word.endswith(("ch", "s")) else "s"
-    return f"{count:,} {word}{ending}"
 
 
 def jobs_and_batches(chosen: Sequence[Chosen]) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from paraschut.cli import job as job_cli
-from paraschut.cli.parts import Verbatim, json_option, plural, put_json
+from paraschut.cli.parts import Verbatim, json_option, put_json
 from paraschut.errors import JobError
 from paraschut.look.screen import coloured
 from paraschut.look.summary import parse_spans
+from paraschut.look.texts import plural
 
 _ITEM = "{}"
 _PAUSE = 0.5

@@ -117,7 +117,7 @@ def get_queue(
             _reset_missing(store, condition)
         if not Verbose:
             return _queue(store, condition, None if states is None else list(states))
-        rows, totals = summarise(store, condition, notes)
+        rows, totals = summarise(store, condition, notes, Filter)
         show_queue(rows, totals, states, Filter)
         if ReportMissing:
             for row in rows:
@@ -179,8 +179,13 @@ def _queue(store: Store, condition: Any, states: Sequence[str] | None) -> Queue:
     )
 
 
-def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[BatchRow], Totals]:
-    """Return what the dashboard shows: a row for each batch, and the totals."""
+def summarise(
+    store: Store, condition: Any, notes: Sequence[str], text: str = ""
+) -> tuple[list[BatchRow], Totals]:
+    """Return what the dashboard shows: a row for each batch, and the totals.
+
+    ``text`` is the Filter that the condition is of: where it finds nothing, a note may say why.
+    """
     now = time.time()
     with store.reading() as connection:
         islands = views.islands(connection, condition)
@@ -228,6 +233,11 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
                 *times.get(batch_id, (None, None)),
             )
         )
+    if not rows and text.strip():
+        from paraschut.store.filters import unknown_fields
+
+        with store.reading() as connection:
+            notes = (*notes, *unknown_fields(connection, text))
     every = [row for batch in rows for row in batch.states]
     finished = sum(row.count for row in every if row.state in {"complete", "collected"})
     lit_count = sum(last - first + 1 for row in every for first, last in row.online)
@@ -241,24 +251,23 @@ def summarise(store: Store, condition: Any, notes: Sequence[str]) -> tuple[list[
 
 def _times(
     waiting: Mapping[int, int],
-    online: Mapping[tuple[int, int], float],
+    online: Mapping[tuple[int, int], views.Alive],
     progress: Mapping[tuple[int, int], float],
     spans: Mapping[int, views.Times],
     now: float,
 ) -> dict[int, tuple[float, float | None]]:
     """Return how long each batch has taken, and will take."""
     running: dict[int, list[tuple[float, float | None]]] = {}
-    for (batch_id, job_index), started in online.items():
-        told = (now - started, progress.get((batch_id, job_index)))
-        running.setdefault(batch_id, []).append(told)
+    for (batch_id, job_index), alive in online.items():
+        mine = running.setdefault(batch_id, [])
+        # What is complete, and about to end, takes no more time.
+        if alive.open:
+            mine.append((now - alive.started, progress.get((batch_id, job_index))))
     found: dict[int, tuple[float, float | None]] = {}
     for batch_id, span in spans.items():
-        mine = running.get(batch_id, [])
-        end = now if mine or span.last is None else span.last
-        found[batch_id] = (
-            max(end - span.first, 0.0),
-            estimate_left(mine, waiting.get(batch_id, 0), span.mean),
-        )
+        end = now if batch_id in running or span.last is None else span.last
+        left = estimate_left(running.get(batch_id, []), waiting.get(batch_id, 0), span.mean)
+        found[batch_id] = (max(end - span.first, 0.0), left)
     return found
 
 

@@ -15,6 +15,7 @@ from paraschut.config import Config, load_config
 from paraschut.errors import ParaschutError
 from paraschut.executors.base import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
+from paraschut.look.texts import plural
 from paraschut.paths import make_folder
 from paraschut.process import Identity, host_name, is_alive
 from paraschut.store import journal, views
@@ -164,7 +165,7 @@ def _index(config: Config) -> tuple[bool | None, str]:
         count = len(views.batches(connection))
     if fault:
         return False, f"{config.index} is damaged ({fault}): bring back a copy of it."
-    return True, f"{config.index}, {count} {'batch' if count == 1 else 'batches'}, whole"
+    return True, f"{config.index}, {plural(count, 'batch')}, whole"
 
 
 def _journal(config: Config) -> tuple[bool | None, str]:

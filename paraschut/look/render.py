@@ -24,7 +24,7 @@ from paraschut.look.summary import (
     state_rank,
     visible,
 )
-from paraschut.look.texts import LONGEST, cells_of, char_cells, clean, clipped, duration, percent_of
+from paraschut.look.texts import LONGEST, cells_of, char_cells, clean, clipped, duration, percent_of, plural
 
 # A cell of the bar, the same for terminals that know only ASCII, and the colour (the number after "ESC [").
 _SIGNS = {
@@ -78,7 +78,7 @@ def _index_lines(segments: Sequence[tuple[int, int, int]], room: int, most: int,
     head = _fitting(segments, left * 2 // 3)
     tail = _fitting(reversed(segments[len(head) :]), left - sum(len(piece) + 2 for piece in head))[::-1]
     hidden = len(segments) - len(head) - len(tail)
-    marker = f"{dots} ({_plural(hidden, 'range')})"
+    marker = f"{dots} ({plural(hidden, 'range')})"
     text = ", ".join([*head, marker, *tail])
     return [text if len(text) <= room else clipped(text, room, dots)]
 
@@ -275,7 +275,7 @@ def _missing_lines(batch: BatchRow, look: _Look) -> list[str]:
     rest = groups[_MOST_REASONS:]
     if rest:
         jobs = sum(group.count for group in rest)
-        lines.append(look.text(f"and {_plural(len(rest), 'more reason')} ({_plural(jobs, 'job')})", room))
+        lines.append(look.text(f"and {plural(len(rest), 'more reason')} ({plural(jobs, 'job')})", room))
     return _labelled("missing", "missing", lines, look)
 
 
@@ -285,7 +285,7 @@ def _progress_lines(batch: BatchRow, look: _Look) -> list[str]:
         start = f"{index}: {'?' if math.isnan(fraction) else percent_of(fraction)}%  "
         lines.append((start + look.text(message, look.width - _LABEL - len(start))).rstrip())
     if len(batch.progress) > _MOST_MESSAGES:
-        lines.append(f"and {_plural(len(batch.progress) - _MOST_MESSAGES, 'more job')}")
+        lines.append(f"and {plural(len(batch.progress) - _MOST_MESSAGES, 'more job')}")
     return _labelled("progress", "run", lines, look)
 
 
@@ -294,10 +294,6 @@ def _time_lines(batch: BatchRow, look: _Look) -> list[str]:
         return []
     told = f"{duration(batch.elapsed)}, about {duration(batch.left)} left"
     return _labelled("time", "init", [told], look)
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _labelled(label: str, state: str, lines: Iterable[str], look: _Look) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from paraschut import job as jobs
 from paraschut.errors import ParaschutError
 from paraschut.look.summary import BatchRow, MissingRow, StateRow, Totals, spans_of, state_rank
-from paraschut.look.texts import clean
+from paraschut.look.texts import clean, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ class Queue(dict[int, list[jobs.Job]]):
     def __repr__(self) -> str:
         states = Counter(str(job.get("state")) for group in self.values() for job in group)
         told = ", ".join(f"{states[state]} {clean(state)}" for state in sorted(states, key=state_rank))
-        return f"<Queue of {len(self)} batches, {states.total()} jobs{': ' if told else ''}{told}>"
+        held = f"{plural(len(self), 'batch')}, {plural(states.total(), 'job')}"
+        return f"<Queue of {held}{': ' if told else ''}{told}>"
 
     def _repr_html_(self) -> str:
         from paraschut.look.render_html import queue_html

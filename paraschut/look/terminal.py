@@ -60,8 +60,8 @@ class Screen:
         try:
             columns, lines = os.get_terminal_size(sys.stdout.fileno())
         except OSError:
-            columns, lines = 80, 24
-        return max(columns, 1), max(lines, 2)
+            columns = lines = 0
+        return columns or 80, max(lines or 24, 2)
 
     def draw(self, text: str, foot: str) -> None:
         """Show a text from the line that was scrolled to, and one line below it."""

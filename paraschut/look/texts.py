@@ -58,6 +58,18 @@ def duration(seconds: float) -> str:
     return "0 s"
 
 
+def plural(count: int, word: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> plural(1, "job"), plural(2, "batch")
+    ('1 job', '2 batches')
+    """
+    ending = "" if count == 1 else "es" if word.endswith(("ch", "s")) else "s"
+    return f"{count:,} {word}{ending}"
+
+
 def cells_of(text: str) -> int:
     """Return how many cells of a terminal a text takes."""
     if text.isascii():

@@ -141,8 +141,7 @@ class _Looker:
         self, config: Config, text: str, states: Collection[str] | None, executor: JobExecutor | str | None
     ) -> None:
         self.config, self.states, self.executor = config, states, executor
-        self.condition = condition_of(text)
-        self.filtered = bool(text.strip())
+        self.text, self.condition = text, condition_of(text)
         self.rows: Sequence[BatchRow] = ()
         self.totals = Totals(0, 0, 0, 0, 0)
         self.began = self.last_active = time.monotonic()
@@ -155,7 +154,7 @@ class _Looker:
         if os.path.exists(self.config.index):
             with Store.of(self.config) as store:
                 notes = bring_up_to_date(store, self.config, self.executor)
-                self.rows, self.totals = summarise(store, self.condition, notes)
+                self.rows, self.totals = summarise(store, self.condition, notes, self.text)
         active, _ = open_jobs(self.rows)
         if active:
             self.last_active = time.monotonic()
@@ -172,7 +171,11 @@ class _Looker:
             return f"{waiting:,} jobs wait, and none runs: they were not submitted, or wait for others"
         return ""
 
-    def text(self, columns: int, *, colour: bool = False) -> str:
+    @property
+    def filtered(self) -> bool:
+        return bool(self.text.strip())
+
+    def as_text(self, columns: int, *, colour: bool = False) -> str:
         return render_queue(
             self.rows,
             self.totals,
@@ -186,7 +189,7 @@ class _Looker:
         shown = queue_html(
             self.rows, self.totals, display=self.states, filtered=self.filtered, now=time.time()
         )
-        return self.text(100), shown
+        return self.as_text(100), shown
 
     def told(self, words: str) -> tuple[str, str]:
         """Return what was seen last, with a note."""
@@ -222,7 +225,7 @@ def _in_background(looker: _Looker, interval: float, watched: Watch, update: Any
 def _as_text(looker: _Looker, interval: float) -> None:
     before = ""
     while True:
-        text = looker.look().text(width())
+        text = looker.look().as_text(width())
         if text != before:
             print(f"{text}\n", flush=True)
             before = text
@@ -247,7 +250,7 @@ def _in_terminal(looker: _Looker, interval: float) -> None:
                 while not why and key != "time":
                     columns, _ = screen.size
                     foot = f"{time.strftime('%H:%M:%S')} · every {interval:g} s · q quits"
-                    screen.draw(looker.text(columns, colour=coloured()), foot)
+                    screen.draw(looker.as_text(columns, colour=coloured()), foot)
                     key = screen.wait(due)
                     if key == "quit":
                         why = "stopped"
@@ -255,5 +258,5 @@ def _in_terminal(looker: _Looker, interval: float) -> None:
     except KeyboardInterrupt:
         why = "stopped"
     # What was seen last stays, on the screen that was there before.
-    print(looker.text(width(), colour=coloured()))
+    print(looker.as_text(width(), colour=coloured()))
     print(f"watch: {why}.")

@@ -237,10 +237,10 @@ class Claims(Index):
         runs = rows.runs_of(claimed, [asked for _, piece in pieces for _, _, asked in piece])
         db.connection.executemany(
             rows.INSERT_ATTEMPTS,
-            [
+            (
                 (one.n, one.token, one.shift, new.host, one.asked, new.now, one.batch_id, one.first, one.last)
-                for one in runs
-            ],
+                for one in rows.shown_runs(runs, "claiming")
+            ),
         )
         return Written(claimed, runs, digest)
 
@@ -249,7 +249,11 @@ class Claims(Index):
             return []
         claimed, runs, digest = self.write_claim(db, new, found)
         db.connection.executemany(
-            rows.SET_SUBMIT, [(one.n, one.begin or 0.0, one.batch_id, one.first, one.last) for one in runs]
+            rows.SET_SUBMIT,
+            (
+                (one.n, one.begin or 0.0, one.batch_id, one.first, one.last)
+                for one in rows.shown_runs(runs, "taking")
+            ),
         )
         if db.row("any_spawn") is not None:
             for one in claimed:

@@ -97,6 +97,14 @@ def connect(index: str, limit: float) -> sqlite3.Connection:
         return connection
 
 
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction, if it has not ended."""
+    # SQLAlchemy closes a connection in whose statement Ctrl-C came: that has ended it, too.
+    with suppress(sqlite3.ProgrammingError):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def _journal_mode(connection: sqlite3.Connection, limit: float) -> str:
     # The first look at the file. While writers with a rollback journal come one after the other, it succeeds only in
     # the moments between two; SQLite's own pauses grow to a tenth of a second and miss nearly all of these.

@@ -11,10 +11,11 @@ schema, operators and functions those of the tables below. And each leaf tells w
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import Grouping
 from sqlglot import exp
@@ -78,6 +79,24 @@ def compile_filter(text: str) -> ColumnElement[bool] | None:
     return condition
 
 
+def unknown_fields(connection: Connection, text: str) -> list[str]:
+    """Return a sentence for each field of a Filter that no job has: why it may have found nothing."""
+    rewriter = Rewriter(text)
+    compiler = _Compiler(text, rewriter.leaves)
+    compiler.condition(rewriter.tree())
+    asked = compiler.fields.difference(_FIELDS.values())
+    if not asked:
+        return []
+    keys = sa.func.json_each(job.c.metadata).table_valued("key", joins_implicitly=True)
+    there = set(connection.execute(sa.select(keys.c.key).select_from(job, keys).distinct()).scalars())
+    known = list(dict.fromkeys([*_COLUMNS, *_FIELDS.values(), *sorted(there)]))
+    near = {name: get_close_matches(name, known, 1, 0.7) for name in sorted(asked - there)}
+    return [
+        f"No job has a field {name} that a Filter can see{f'; is {meant[0]} meant?' if meant else '.'}"
+        for name, meant in near.items()
+    ]
+
+
 def _try(text: str, condition: ColumnElement[bool]) -> None:
     """Let SQLite read it over an empty queue: its limits differ from version to version."""
     engine = sa.create_engine("sqlite://")
@@ -100,6 +119,8 @@ class _Compiler:
     def __init__(self, text: str, leaves: dict[str, Token]) -> None:
         self.text = text
         self.leaves = leaves
+        #: Those that are in the metadata of jobs.
+        self.fields: set[str] = set()
 
     def _refuse(self, node: exp.Expr, what: str, valid: str) -> FilterError:
         names = (part.name for part in node.walk())
@@ -263,6 +284,7 @@ class _Compiler:
         if column is not None:
             return column
         known = _FIELDS.get(first.lower(), first) if leaf.kind == "word" else first
+        self.fields.add(known)
         path = "".join(f'."{part}"' for part in (known, *rest))
         return sa.func.json_extract(job.c.metadata, sa.literal(f"${path}{inside}"))
 

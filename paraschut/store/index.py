@@ -243,8 +243,7 @@ class Index:
                 with _plain_errors():
                     yield connection
             finally:
-                if raw.in_transaction:
-                    raw.execute("ROLLBACK")
+                engine.roll_back(raw)
 
     @staticmethod
     def statements(connection: Connection) -> Statements:

@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 from types import TracebackType
 
-from paraschut.store.engine import be_patient, is_busy, local_folder, logs_ahead, spoken
+from paraschut.store.engine import be_patient, is_busy, local_folder, logs_ahead, roll_back, spoken
 
 #: Seconds for which a process may write again and again while others wait.
 SLICE = 0.003
@@ -229,8 +229,7 @@ class _Writing:
         except sqlite3.Error as failed:
             raise spoken(failed, self._line.index) from failed
         finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            roll_back(self._connection)
             self._line.wrote()
         if isinstance(error, sqlite3.Error):
             raise spoken(error, self._line.index) from error

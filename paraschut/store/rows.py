@@ -16,7 +16,7 @@ from paraschut import checks
 from paraschut import job as jobs
 from paraschut.bulk import Packer
 from paraschut.errors import JobError
-from paraschut.progress import shown
+from paraschut.progress import MANY_TASKS, bar, shown
 from paraschut.retry import begin_after
 from paraschut.store.runtime import Statements
 from paraschut.store.schema import ACTIVE, attempt, batch, job, submission, unfinished
@@ -69,6 +69,8 @@ SET_INIT = (
 )
 
 
+#: Jobs of a run at most: between two statements somebody may see how far it is.
+_RUN = 2000
 #: A job that is set to one of these is not to run on. Other words only call it something, once it has started.
 TAKEN_BACK = ("init", "held")
 
@@ -237,7 +239,7 @@ def runs_of(claimed: Sequence[Any], asked: Sequence[Mapping[str, Any]]) -> list[
     last = -1
     for one, for_this in zip(claimed, asked, strict=True):
         key = (one.batch_id, one.n, one.token, one.task - one.job_index, one.begin, id(for_this))
-        if key != alike or one.job_index != last + 1:
+        if key != alike or one.job_index != last + 1 or last - found[-1].first >= _RUN:
             if found:
                 found[-1] = found[-1]._replace(last=last)
             if key[-1] not in texts:
@@ -248,6 +250,15 @@ def runs_of(claimed: Sequence[Any], asked: Sequence[Mapping[str, Any]]) -> list[
     if found:
         found[-1] = found[-1]._replace(last=last)
     return found
+
+
+def shown_runs(runs: Sequence[Run], what: str) -> Iterator[Run]:
+    """Return runs to go through, with a bar of their jobs if they are many."""
+    total = sum(one.last - one.first + 1 for one in runs)
+    with bar(total, what, wanted=None if total >= MANY_TASKS else False) as more:
+        for one in runs:
+            yield one
+            more(one.last - one.first + 1)
 
 
 def in_pieces(new: Any, found: Sequence[Any]) -> list[tuple[str, list[Any]]]:

@@ -62,12 +62,21 @@ def batches(connection: Connection) -> dict[int, BatchInfo]:
     return {row.BatchID: BatchInfo(*row) for row in connection.execute(select(*columns))}
 
 
-def online(connection: Connection) -> dict[tuple[int, int], float]:
-    """Return the jobs that have an attempt that started and did not end, and when it started."""
-    query = select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.started).where(
-        attempt.c.started.is_not(None), attempt.c.ended.is_(None)
+class Alive(NamedTuple):
+    """When an attempt began that did not end yet, and whether there is still something to do for its job."""
+
+    started: float
+    open: bool
+
+
+def online(connection: Connection) -> dict[tuple[int, int], Alive]:
+    """Return the jobs that have an attempt that started and did not end."""
+    query = (
+        select(attempt.c.BatchID, attempt.c.JobIndex, attempt.c.started, active())
+        .join(job, (job.c.BatchID == attempt.c.BatchID) & (job.c.JobIndex == attempt.c.JobIndex))
+        .where(attempt.c.started.is_not(None), attempt.c.ended.is_(None))
     )
-    return {(batch_id, job_index): started for batch_id, job_index, started in connection.execute(query)}
+    return {(batch_id, job_index): Alive(*row) for batch_id, job_index, *row in connection.execute(query)}
 
 
 def copies(connection: Connection) -> dict[tuple[int, int], int]:

@@ -102,8 +102,9 @@ def left_as_found(terminal):
 
 
 def test_it_changes_with_the_index_and_ends_when_all_is_done(watched):
-    terminal = watched()
+    terminal = watched(columns=0, lines=0)  # as one that does not say its size
     assert "0%" in terminal.screen
+    assert "on queue" in terminal.screen
     change.set_job_field(BATCH, 0, {"state": "complete"})
     until(lambda: "33%" in terminal.screen)
     change.set_job_field(BATCH, [1, 2], {"state": "complete"})

@@ -145,6 +145,13 @@ def test_a_mistake_in_a_filter_is_shown_in_the_users_own_words(call, batch, whic
     assert "BatchID IN" not in told.err
 
 
+@pytest.mark.parametrize("verb", ["queue", "watch", "submit", "reset", "log all"])
+def test_a_field_that_no_job_has_is_told_where_nothing_is_found(call, batch, verb):
+    told = call(*verb.split(), "--filter", "naem = 3")
+    assert "No job has a field naem that a Filter can see; is name meant?" in told.out + told.err
+    assert "naem" not in call(*verb.split(), "--filter", "JobIndex >= 0").err
+
+
 def test_a_filter_cannot_reach_around_the_batches_that_are_named(call, batch, make_jobs):
     """It is a condition of its own."""
     add_job_to_queue(make_jobs(1, batch=OLDER))

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import sqlite
 
 from paraschut.errors import FilterError, ParaschutError
 from paraschut.store.filter_text import MAX_DEPTH
-from paraschut.store.filters import compile_filter
+from paraschut.store.filters import compile_filter, unknown_fields
 from paraschut.store.schema import batch, job, metadata
 
 YANG, INGOLIA = 20200101000000, 20210215101010
@@ -515,3 +515,18 @@ def test_sensible_nesting_works(find, depth):
     assert find("(" * depth + "JobIndex = 1" + ")" * depth) == {1}
     assert find("abs(" * depth + "JobIndex" + ")" * depth + " = 1") == {1}
     assert find("NOT (state = 'run' OR " * depth + "JobIndex = 1" + ")" * depth)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("naem = 3", ["naem that a Filter can see; is name meant?"]),
+        (
+            "Size.x > 1 AND zebra = 1",
+            ["Size that a Filter can see; is size meant?", "zebra that a Filter can see."],
+        ),
+        ("retries > 5 OR size = 1 OR json_extract(size, '$.x') = 1 OR state = 'naem'", []),
+    ],
+)
+def test_what_no_job_has_is_named_with_what_may_be_meant(index, text, told):
+    assert unknown_fields(index, text) == [f"No job has a field {line}" for line in told]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 from contextlib import redirect_stderr
 
 import pytest
@@ -67,11 +69,12 @@ def test_a_bar_that_stays_tells_how_it_ended(terminal):
 
 
 def test_submitting_shows_bars_of_what_is_chosen_and_of_what_is_handed_over(index, make_jobs, terminal):
-    psu.add_batch_to_queue(BATCH, make_jobs(2000))
+    psu.add_batch_to_queue(BATCH, make_jobs(2100))
     with redirect_stderr(terminal):
-        psu.submit_jobs(psu.FileJobExecutor(f"{index}.sh"), MaxJobs=2000, Verbose=False)
+        psu.submit_jobs(psu.FileJobExecutor(f"{index}.sh"), MaxJobs=2100, Verbose=False)
+    assert {job["state"] for job in psu.get_queue(Verbose=False)[BATCH]} == {"submit"}
     told = terminal.getvalue()
-    for words in ("choosing: ", "submitting: "):
+    for words in ("choosing: ", "claiming: ", "taking: ", "submitting: "):
         assert words in told
     assert told.endswith("\r")
 
@@ -81,6 +84,18 @@ def test_removing_one_batch_of_many_jobs_shows_how_far_its_jobs_are(index, make_
     with redirect_stderr(terminal):
         psu.remove_batch(BATCH)
     assert "setting: " in terminal.getvalue()
+
+
+def test_a_terminal_that_reports_no_size_gets_one_too():
+    """Such as that of expect, or of a container."""
+    end, other = pty.openpty()
+    with open(other, "w", encoding="utf-8") as terminal, redirect_stderr(terminal):
+        list(progress.shown(range(3), "counting", many=1))
+        with progress.bar(2, "calls", stays=True) as more:
+            more(2)
+        told = os.read(end, 4096)
+    os.close(end)
+    assert b"calls: 100%|" in told
 
 
 def test_what_is_no_terminal_gets_none(index, make_jobs, monkeypatch, capsys):

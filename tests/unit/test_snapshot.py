@@ -44,7 +44,7 @@ def test_it_is_short_in_a_terminal_and_the_dashboard_in_a_notebook(queue):
 
 
 def test_a_state_of_the_users_changes_no_terminal():
-    assert repr(Queue({1: [{"state": "\x1b[31mred\u202e"}]})) == "<Queue of 1 batches, 1 jobs: 1 red>"
+    assert repr(Queue({1: [{"state": "\x1b[31mred\u202e"}]})) == "<Queue of 1 batch, 1 job: 1 red>"
 
 
 def test_it_is_the_same_dashboard(store, queue):
@@ -66,6 +66,18 @@ def test_it_is_the_same_dashboard(store, queue):
     assert sums == totals
     assert found[0].elapsed is not None
     assert (found[0].left, found[1].elapsed) == (pytest.approx(rows[0].left, abs=60), None)
+
+
+def test_what_is_complete_and_about_to_end_takes_no_more_time(store, queue):
+    from paraschut.look.dashboard import summarise
+
+    with store.writing() as (connection, _):
+        connection.exec_driver_sql("UPDATE attempt SET started=submitted - 60")
+        connection.exec_driver_sql("UPDATE attempt SET ended=submitted - 50 WHERE JobIndex > 0")
+        connection.exec_driver_sql("UPDATE job SET state='complete'")
+    (row, _), _ = summarise(store, None, ())
+    assert row.left is None
+    assert row.elapsed >= 60
 
 
 def test_as_a_table(queue):

@@ -10,6 +10,7 @@ import tempfile
 from contextlib import closing
 
 import pytest
+import sqlalchemy as sa
 from stories import BATCH, ROOT, dump
 from verbs import add, claim, read, states
 
@@ -302,3 +303,19 @@ def test_a_connection_is_kept_within_the_block_and_not_beyond(index):
     assert held_open(index) == 0
     opened.ready()
     assert held_open(index) == 0
+
+
+@pytest.mark.parametrize("deed", ["reading", "writing"])
+def test_ctrl_c_in_the_middle_of_a_statement_is_no_error_of_the_index(store, make_jobs, deed):
+    add(store, make_jobs(3))
+
+    def press(*_):
+        raise KeyboardInterrupt
+
+    sa.event.listen(store._engine, "after_cursor_execute", press)
+    try:
+        with pytest.raises(KeyboardInterrupt), getattr(store, deed)() as given:
+            views.islands(given if deed == "reading" else given[0])
+    finally:
+        sa.event.remove(store._engine, "after_cursor_execute", press)
+    assert len(states(store.index)) == 3
