@@ -55,6 +55,16 @@ def get_job_template(SetID: bool = False) -> jobs.Job:
     return jobs.Job({"BatchID": batch_id, "JobIndex": None, **config.fresh_template()})
 
 
+def plain_template() -> jobs.Job:
+    """Return a fresh job with a BatchID, without what only the example of a template says, which is of another site."""
+    template = get_job_template(SetID=True)
+    example = Config().template
+    nothing: dict[str, Any] = {"data_type": "", "queue": "", "resources": {}}
+    return jobs.Job(
+        {**template, **{key: none for key, none in nothing.items() if template[key] == example[key]}}
+    )
+
+
 def new_batch_id(store: Store) -> int:
     """Reserve a BatchID."""
     now = time.time()

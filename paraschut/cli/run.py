@@ -79,12 +79,13 @@ def run(
     --json: an object with BatchID, jobs (a list of JobIndex) and submitted (how
     many of them).
     """
-    from paraschut import add_batch_to_queue, get_job_template, submit_one_batch
+    from paraschut import add_batch_to_queue, submit_one_batch
+    from paraschut.prepare import plain_template
 
     items = _items(lines, array)
     if lines is not None and not any(_ITEM in word for word in words):
         raise click.UsageError(f"The command has no {_ITEM}, which stands for the line.")
-    template = _template(get_job_template(SetID=True), name or os.path.basename(words[0].split()[0]), asked)
+    template = _template(plain_template(), name or os.path.basename(words[0].split()[0]), asked)
     batch_id = template["BatchID"]
     jobs = [
         {

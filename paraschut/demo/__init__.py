@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import paraschut as psu
-from paraschut.config import Config
 from paraschut.demo.sweep import format_ranking, label, parameter_grid
 from paraschut.errors import ParaschutError
+from paraschut.prepare import plain_template
 
 __all__ = ["DemoResult", "format_ranking", "prepare", "run"]
 
@@ -77,9 +77,7 @@ def prepare(models: int | None = None) -> int:
     """
     _check_libraries()
     grid = parameter_grid(models)
-    template = psu.get_job_template(SetID=True)
-    if template["queue"] == Config().template["queue"]:
-        template["queue"] = ""  # nobody has set it: the example's is the queue of another site
+    template = plain_template()
     steps = [*(("train", fields) for fields in grid), ("rank", {}), ("refit", {"ranked_by": len(grid)})]
     jobs = [_job(template, index, step, fields) for index, (step, fields) in enumerate(steps)]
     ranking = next(job for job in jobs if job["step"] == "rank")

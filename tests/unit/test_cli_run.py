@@ -32,6 +32,17 @@ def test_one_command(added):
     assert (job["resources"]["cpus"], job["resources"]["mem"]) == (2, "1gb")
 
 
+def test_a_command_asks_for_what_somebody_said_and_for_nothing_of_the_example(added, home):
+    asked = ("queue", "resources", "data_type")
+    job = psu.get_job_info(added("true")["BatchID"], 0)
+    assert [job[key] for key in asked] == ["", {}, ""]
+    (home / "config.toml").write_text(
+        '[paraschut]\n[paraschut.template]\nqueue = "long"\nresources = { cpus = 2 }\n'
+    )
+    job = psu.get_job_info(added("--mem", "1gb", "true")["BatchID"], 0)
+    assert [job[key] for key in asked] == ["long", {"cpus": 2, "mem": "1gb"}, ""]
+
+
 def test_options_of_the_command_are_its_own(added):
     told = added("make", "-j4", "--name", "all")
     assert scripts(told["BatchID"]) == {0: "make -j4 --name all"}
