@@ -170,6 +170,10 @@ def hand_over(
                 together = list(group)
                 desk.hand(together)
                 more(len(together))
+    except BaseException:
+        # What is on its way is heard; nothing more is sent in its place.
+        desk.stopped = SubmitError("It was not submitted, because the pass was interrupted.")
+        raise
     finally:
         try:
             desk.hear()

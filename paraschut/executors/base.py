@@ -268,7 +268,7 @@ class JobExecutor(ABC):
 
     @abstractmethod
     def qstat(self, cluster_id: str) -> dict[str, Any]:
-        """Return what the scheduler says of one task; empty if it does not know it."""
+        """Return what the scheduler says of one task, its name too, by which it is ours; empty if unknown."""
 
     def get_job_id(self, environ: Mapping[str, str]) -> str | None:
         """Return the id of the job that an environment is of, or None outside of jobs."""
