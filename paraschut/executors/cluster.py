@@ -205,13 +205,13 @@ class ClusterJobExecutor(Scheduler):
                     f"found out by the next pass."
                 ) from None
         kind = self.refusal(answer)
-        what = (
-            "so nothing was submitted"
+        took = (
+            "what it did not take is in 'init' again"
             if issubclass(kind, SubmitError)
-            else "so whether it was is not known yet"
+            else "whether it took the jobs is not known yet"
         )
         raise kind(
-            f"{command} failed, {what}. It said: {answer.words or f'nothing (exit code {answer.code})'}"
+            f"{command} failed, and {took}. It said: {answer.words or f'nothing (exit code {answer.code})'}"
         )
 
     def _write_closer(self, submission: Submission) -> None:
