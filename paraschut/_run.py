@@ -18,9 +18,10 @@ if __name__ == "__main__":
     # Run by its path, so that it is found wherever the package lies; last, so that it hides nothing of the user's.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from paraschut.desk import Desk, my_desk, own_key
 from paraschut.errors import NotFoundError, ParaschutError, StaleJobError, StoreError
 from paraschut.process import host_name
-from paraschut.runtime import _Desk, _desk, _own_key, _submit_next
+from paraschut.runtime import submit_next
 from paraschut.store import bell, calls, pickles, spool
 from paraschut.store.calls import Outcome, Payload
 from paraschut.store.runtime import Key, Statements, mark_run
@@ -32,14 +33,14 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 def main() -> int:
     """Run the job that this process is; return its exit code."""
-    key = _own_key()
+    key = own_key()
     if key is None:
         sys.stderr.write("paraschut: this program runs a function job, and PARASCHUT_* names none.\n")
         return 2
     import faulthandler
 
     faulthandler.enable()
-    desk = _desk()
+    desk = my_desk()
     try:
         payloads = begin(desk, key)
         outcome = call(desk, key, payloads)
@@ -48,11 +49,11 @@ def main() -> int:
         sys.stderr.write(f"paraschut: {error}\n")
         return 3
     if outcome.kind == "value" and about_of(payloads).get("submit"):
-        _submit_next(desk)
+        submit_next(desk)
     return 0 if outcome.kind == "value" else 1
 
 
-def begin(desk: _Desk, key: Key) -> list[Payload]:
+def begin(desk: Desk, key: Key) -> list[Payload]:
     """Say that the job runs, and return what it is to call."""
     now = time.time()
 
@@ -72,7 +73,7 @@ def begin(desk: _Desk, key: Key) -> list[Payload]:
         return desk.read(read)
 
 
-def finish(desk: _Desk, key: Key, outcome: Outcome) -> None:
+def finish(desk: Desk, key: Key, outcome: Outcome) -> None:
     """Keep the outcome, in the index or else beside it."""
     now = time.time()
     try:
@@ -89,7 +90,7 @@ Keep = Callable[[object, str], tuple[bytes | None, bool]]
 
 
 def call(
-    desk: _Desk,
+    desk: Desk,
     key: Key,
     payloads: list[Payload],
     known: dict[int, tuple[str, Any]] | None = None,
@@ -136,7 +137,7 @@ def outcome_of(work: Callable[[], Any], keep: Keep) -> Outcome:
 
 
 def _loaded(
-    desk: _Desk, key: Key, payloads: list[Payload], known: dict[int, tuple[str, Any]] | None
+    desk: Desk, key: Key, payloads: list[Payload], known: dict[int, tuple[str, Any]] | None
 ) -> Callable[[], Any]:
     if not payloads:
         raise NotFoundError(f"Job {key.batch_id}:{key.job_index} is no function job: it has no payload.")

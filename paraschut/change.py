@@ -19,9 +19,10 @@ from paraschut.paths import Paths, absolute
 from paraschut.process import identity
 from paraschut.progress import shown
 from paraschut.resources import needs_of
-from paraschut.store import views
+from paraschut.store import unsettled, views
+from paraschut.store.ending import end_attempt
 from paraschut.store.rows import Running
-from paraschut.store.runtime import Ended, Key, end_attempt
+from paraschut.store.runtime import Ended, Key
 from paraschut.store.store import Store
 
 #: Seconds that a removal waits for jobs that were deleted to have ended.
@@ -232,7 +233,7 @@ def delete(config: Config, wanted: Mapping[int, list[int] | None], state: str = 
 def _delete_closers(config: Config, batch_ids: Sequence[int]) -> None:
     """Delete what would go on with batches when their jobs are deleted."""
     with Store.of(config) as store, store.reading() as connection:
-        closers = views.closers_of(connection, batch_ids)
+        closers = unsettled.closers_of(connection, batch_ids)
     for name, mine in closers.items():
         executor = executor_of(name, config)
         if isinstance(executor, ClusterJobExecutor):
@@ -351,7 +352,7 @@ def _await_end(store: Store, config: Config, batch_ids: list[int]) -> None:
     deadline = time.monotonic() + REMOVE_WAIT
     while True:
         with store.reading() as connection:
-            left = views.running_in(connection, batch_ids)
+            left = unsettled.running_in(connection, batch_ids)
         if not left:
             return
         if time.monotonic() > deadline:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from paraschut.desk import my_desk, own_key
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
 from paraschut.retry import REQUEUED
-from paraschut.runtime import _desk, _own_key
 from paraschut.store import runtime
 from paraschut.store.runtime import Statements
 
@@ -86,12 +86,12 @@ def requeue() -> NoReturn:
 
 def say_requeue() -> None:
     """Write down that the end of this attempt, which is to come, is no failure."""
-    key = _own_key()
+    key = own_key()
     if key is None:
         raise NotInJobError(
             "requeue() works inside a job, and this process is none (PARASCHUT_BATCHID is not set)."
         )
-    desk = _desk()
+    desk = my_desk()
 
     def say(db: Statements) -> None:
         runtime.check_current(db, key)

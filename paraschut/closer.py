@@ -13,7 +13,7 @@ from paraschut.config import load_config
 from paraschut.dispatch import go_on
 from paraschut.errors import ParaschutError
 from paraschut.fold import grace_of
-from paraschut.store import copies, views
+from paraschut.store import copies, unsettled
 from paraschut.store.store import Store
 
 #: Seconds between two passes.
@@ -51,7 +51,7 @@ def carry_on(index: str, batch_id: int) -> int:
 
 def _open(index: str, batch_id: int, before: float) -> bool:
     with Store.of(load_config(environ={"PARASCHUT_INDEX": index})) as store, store.reading() as connection:
-        return views.carried(connection, batch_id, before)
+        return unsettled.carried(connection, batch_id, before)
 
 
 def _hand_on(index: str, batch_id: int) -> None:

@@ -25,10 +25,11 @@ from paraschut.executors.scheduler import UnreachableError
 from paraschut.paths import Paths
 from paraschut.process import Identity, host_name, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge
-from paraschut.store import journal, spool, views
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt, settle
+from paraschut.store import journal, spool, unsettled
+from paraschut.store.ending import end_attempt, settle
+from paraschut.store.runtime import Ended, Key, Statements
 from paraschut.store.store import Store
-from paraschut.store.views import OpenAttempt, OpenSubmission
+from paraschut.store.unsettled import OpenAttempt, OpenSubmission
 
 #: Seconds of absence before an attempt is missing: on disks of this machine, and on others, which show new
 #: files late.
@@ -69,7 +70,7 @@ def fold(
     notes: list[str] = []
     fold_events(store)
     with store.reading() as connection:
-        folders = views.open_folders(connection, only)
+        folders = unsettled.open_folders(connection, only)
     for name, theirs in folders.items():
         try:
             executor = executor_of(name, config)
@@ -81,7 +82,7 @@ def fold(
         if not stirred:
             continue
         with store.reading() as connection:
-            mine = views.open_submissions(connection, stirred)
+            mine = unsettled.open_submissions(connection, stirred)
         notes.extend(_settle_claims(store, config, executor, mine, force=force))
         recorded = [one for one in mine if one.recorded is not None]
         if isinstance(executor, ClusterJobExecutor):
@@ -218,12 +219,12 @@ def settle_claim(
         now = int(time.time())
         if one.seen is None:
             with store.writing() as (connection, _):
-                views.set_seen(connection, one.token, now)
+                unsettled.set_seen(connection, one.token, now)
         if one.seen is None or now - one.seen < grace_of(config, store.index):
             return
     if isinstance(executor, ClusterJobExecutor):
         with store.reading() as connection:
-            tasks = {attempt.task for attempt in views.open_attempts(connection, one.token)}
+            tasks = {attempt.task for attempt in unsettled.open_attempts(connection, one.token)}
         if executor.bar(Paths(store.index).submission(one.token), tasks) != tasks:
             return  # it was submitted after all, and a task has just started: the next pass finds that
     store.release(one.token, "the process that submitted it died before the executor had it", time.time())
@@ -241,7 +242,7 @@ def _named_somewhere(token: str) -> bool:
     return False
 
 
-def _stirred(store: Store, folders: list[views.Folder]) -> list[str]:
+def _stirred(store: Store, folders: list[unsettled.Folder]) -> list[str]:
     """Return the submissions with something new in their folder: thousands without must cost a look each, no more."""
     try:
         above = os.open(Paths(store.index).submissions, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -271,7 +272,7 @@ def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, g
     changed = _changed(folder)
     evidence = executor.evidence(folder) if changed != -1 else Evidence()
     with store.reading() as connection:
-        attempts = views.open_attempts(connection, one.token)
+        attempts = unsettled.open_attempts(connection, one.token)
     cancelled = [attempt.task for attempt in attempts if attempt.cancelled is not None]
     gone = set(executor.delete(bare(store, one.token), cancelled)) if cancelled else set()
     now = time.time()
@@ -284,7 +285,7 @@ def _fold_submission(store: Store, executor: JobExecutor, one: OpenSubmission, g
         for this in news:
             _fold_attempt(db, this, now)
         fresh = changed > (now - _FRESH) * 1e9
-        views.set_seen(connection, one.token, 0 if fresh else changed)
+        unsettled.set_seen(connection, one.token, 0 if fresh else changed)
         settled = settle(db, one.token, now)
     if settled:
         remove_folder(folder)

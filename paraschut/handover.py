@@ -25,7 +25,7 @@ from paraschut.process import host_name, identity
 from paraschut.progress import MANY_TASKS, bar, shown
 from paraschut.resources import needs_of, warned_after
 from paraschut.retry import Policy, kept_policy
-from paraschut.store import journal, views
+from paraschut.store import journal, unsettled
 from paraschut.store.claims import Claim, Claimed, NewSubmission
 from paraschut.store.runtime import job_row
 from paraschut.store.store import Store
@@ -315,7 +315,7 @@ class _Desk:
     def _settle(self, token: str) -> None:
         """Interrupted: ask at once whether it happened, as the next pass would."""
         with self.store.reading() as connection:
-            mine = [one for one in views.open_submissions(connection) if one.token == token]
+            mine = [one for one in unsettled.open_submissions(connection) if one.token == token]
         for one in mine:
             folding.settle_claim(self.store, self.config, self.executor, one, force=True)
 

@@ -18,10 +18,11 @@ from paraschut.executors.scheduler import Cause
 from paraschut.paths import Paths
 from paraschut.process import Identity, is_alive
 from paraschut.reconcile import Found, Kind, Verdict, judge
-from paraschut.store import snapshots, views
-from paraschut.store.runtime import Ended, Key, Statements, add_event, end_attempt
+from paraschut.store import snapshots, unsettled
+from paraschut.store.ending import end_attempt
+from paraschut.store.runtime import Ended, Key, Statements, add_event
 from paraschut.store.store import Store
-from paraschut.store.views import OpenAttempt, OpenSubmission
+from paraschut.store.unsettled import OpenAttempt, OpenSubmission
 
 #: Clocks of two machines, and the seconds that squeue's answer may lag behind a submission.
 _SLACK = 2.0
@@ -136,7 +137,7 @@ def fold_submission(
         return False
     evidence = executor.evidence(folder)
     with store.reading() as connection:
-        attempts = views.open_attempts(connection, one.token)
+        attempts = unsettled.open_attempts(connection, one.token)
     asked = queue.at if queue is not None else 0.0
     looks = [look_at(attempt, evidence, listed, asked, token=one.token, array=array) for attempt in attempts]
     _delete_again(store, executor, one, looks)
@@ -150,7 +151,7 @@ def fold_submission(
         for look, verdict in zip(looks, verdicts, strict=True):
             deleted = look.row is not None and executor.is_deleted(look.row)
             _fold(db, look, causes.get(look.attempt.task), verdict, now, deleted=deleted)
-        views.set_seen(connection, one.token, 0 if changed > (now - _SLACK) * 1e9 else changed)
+        unsettled.set_seen(connection, one.token, 0 if changed > (now - _SLACK) * 1e9 else changed)
     return True
 
 
@@ -164,7 +165,7 @@ def _changed(folder: str) -> int:
 def _all_there(store: Store, token: str, listed: Mapping[int, Row]) -> bool:
     there = sum(row.kind != Listed.ENDED and row.is_of(token) for row in listed.values())
     with store.reading() as connection:
-        return views.open_count(connection, token) == there
+        return unsettled.open_count(connection, token) == there
 
 
 def _delete_again(

@@ -1,201 +1,25 @@
 """What a job calls: who am I, I run, this far, complete, and the next group.
 
-It takes its index from the environment, speaks to it on the standard library's driver, and imports little, so
-that a job pays a few milliseconds (a test holds that true). Outside of a job the same calls work with
-``BatchID, JobIndex`` given.
+It imports little, so that a job pays a few milliseconds (a test holds that true). Outside of a job the same calls
+work with ``BatchID, JobIndex`` given.
 """
 
 from __future__ import annotations
 
-import _thread
-import atexit
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from paraschut import checks
 from paraschut import job as jobs
+from paraschut.desk import Desk, job_meant, my_desk
 from paraschut.errors import JobError, NotFoundError, NotInJobError, StoreError
-from paraschut.paths import Paths, absolute
+from paraschut.paths import absolute
 from paraschut.process import host_name
-from paraschut.store import engine, runtime, spool
-from paraschut.store.line import Line
+from paraschut.store import runtime, spool
 from paraschut.store.runtime import Key, Statements
-
-_T = TypeVar("_T")
-#: Calls that follow within this many seconds share a connection; afterwards it is closed.
-_BURST = 1.0
-#: Calls that follow within this many seconds share one look for what could not be written before.
-_LOOK = 0.01
-
-
-class _Desk:
-    """The connection of this process to one index, for as long as calls follow one another.
-
-    An idle connection would be in the way of who changes the journal. The first call closes its own; where more
-    follow, opening anew would cost several times what they do, and a thread closes it after the last.
-    """
-
-    def __init__(self, index: str, limit: float, trusted: tuple[str, ...]) -> None:
-        self.index = index
-        self.limit = limit
-        self.trusted = trusted
-        self.paths = Paths(index)
-        self._texts = runtime.read_statements()
-        self._line = Line(index, limit)
-        self._connection: Any = None
-        self._last = 0.0
-        # Held by whoever uses the connection.
-        self._turn = _thread.RLock()
-        #: Held until the thread that waits for the end of a burst may go; None if there is none.
-        self._waits: Any = None
-        self._looked: tuple[Key | None, float] = (None, 0.0)
-
-    def read(self, do: Callable[[Statements], _T]) -> _T:
-        """Run queries that see one moment."""
-        with self._turn, engine.speaking(self.index):
-            connection = self._open()
-            engine.be_patient(connection, self.limit)
-            connection.execute("BEGIN")
-            try:
-                return do(Statements(connection, self._texts))
-            finally:
-                connection.execute("ROLLBACK")
-                self._done()
-
-    def write(self, do: Callable[[Statements], _T], key: Key | None = None) -> _T:
-        """Run one transaction; what this attempt could not write before goes in first."""
-        events = [] if key is None or self._has_looked(key) else spool.load(spool.pending(self.paths, key))
-        with self._turn:
-            connection = self._open()
-            try:
-                with self._line.writing(connection):
-                    db = Statements(connection, self._texts)
-                    spool.fold(db, self.index, events, self.trusted)
-                    result = do(db)
-            except BaseException:
-                self._looked = (None, 0.0)  # what could not be written now lies there before the next call
-                raise
-            finally:
-                self._done()
-        spool.unlink(self.paths, events)
-        return result
-
-    def keep(self, key: Key, event: dict[str, Any]) -> None:
-        """Keep beside the index what this attempt could not write into it."""
-        spool.spool(self.paths, key, {**event, "token": os.environ.get("PARASCHUT_TOKEN")})
-
-    def small(self) -> int:
-        """Return the bytes up to which a pickle is kept in the index."""
-        from paraschut.store import pickles
-
-        return self.read(lambda db: pickles.limit_of(db.connection))
-
-    def _has_looked(self, key: Key) -> bool:
-        now = time.monotonic()
-        before, then = self._looked
-        if before == key and now - then < _LOOK:
-            return True
-        self._looked = (key, now)
-        return False
-
-    def _open(self) -> Any:
-        if self._connection is None:
-            self._connection = runtime.opened(self.index, self.limit, self._texts)
-        return self._connection
-
-    def _done(self) -> None:
-        now = time.monotonic()
-        if now - self._last > _BURST or not self._awaits_idleness():
-            self.close()
-        self._last = now
-
-    def _awaits_idleness(self) -> bool:
-        if self._waits is None:
-            waits = _thread.allocate_lock()
-            waits.acquire()
-            try:
-                _thread.start_new_thread(self._close_when_idle, (waits,))
-            except RuntimeError:  # no more threads, or the interpreter ends
-                return False
-            self._waits = waits
-        return True
-
-    def _close_when_idle(self, waits: Any) -> None:
-        while not waits.acquire(timeout=_BURST):
-            with self._turn:
-                if self._waits is waits and time.monotonic() - self._last > _BURST:
-                    self.close()
-                    return
-
-    def close(self) -> None:
-        """Let go of the index."""
-        with self._turn:
-            if self._waits is not None:
-                self._waits.release()
-                self._waits = None
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-
-_desks: dict[str, _Desk] = {}
-
-
-def _close_desks() -> None:
-    for desk in _desks.values():
-        desk.close()
-
-
-def _desk() -> _Desk:
-    environ = os.environ
-    index = environ.get("PARASCHUT_INDEX")
-    if index is None:
-        from paraschut.config import load_config
-
-        config = load_config()
-        index, limit, trusted = str(config.index), config.lock_timeout, config.trusted_users
-    elif index in _desks:
-        return _desks[index]
-    else:
-        limit = float(environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
-        trusted = tuple(filter(None, environ.get("PARASCHUT_TRUSTED", "").split(":")))
-    if not _desks:
-        # A connection must not go through a fork (https://sqlite.org/howtocorrupt.html, 2.7).
-        os.register_at_fork(before=_close_desks, after_in_child=_desks.clear)
-        atexit.register(_close_desks)
-    if index not in _desks:
-        _desks[index] = _Desk(index, limit, trusted)
-    return _desks[index]
-
-
-def _own_key() -> Key | None:
-    try:
-        environ = os.environ
-        return Key(
-            int(environ["PARASCHUT_BATCHID"]),
-            int(environ["PARASCHUT_JOBINDEX"]),
-            int(environ["PARASCHUT_ATTEMPT"]),
-        )
-    except (KeyError, ValueError):
-        return None
-
-
-def _where(batch_id: int | None, job_index: int | None, call: str) -> tuple[tuple[int, int], Key | None]:
-    """Return which job is meant, and its attempt if it is this process."""
-    key = _own_key()
-    if key is None and (batch_id is None or job_index is None):
-        raise NotInJobError(
-            f"{call} was called outside of a job, so BatchID and JobIndex must be given: {call}(BatchID, JobIndex)."
-        )
-    where: Any = (
-        key.batch_id if batch_id is None and key else checks.number_of(batch_id),
-        key.job_index if job_index is None and key else checks.number_of(job_index),
-    )
-    return where, key if key is not None and key[:2] == where else None
 
 
 def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID: bool = False) -> jobs.Job:
@@ -227,8 +51,8 @@ def get_job_info(BatchID: int | None = None, JobIndex: int | None = None, SetID:
     --------
     >>> job = get_job_info(SetID=True)  # doctest: +SKIP
     """
-    where, key = _where(BatchID, JobIndex, "get_job_info")
-    desk = _desk()
+    where, key = job_meant(BatchID, JobIndex, "get_job_info")
+    desk = my_desk()
     if not SetID:
         return desk.read(lambda db: runtime.read_job(db, desk.index, *where, desk.trusted, key))
     if key is None:
@@ -283,9 +107,9 @@ def update_job(JobInfo: dict[str, Any]) -> None:
             f"{jobs.label(job)} cannot be updated: its dict must have BatchID and JobIndex as numbers."
         )
     told = _checked(job)
-    desk = _desk()
+    desk = my_desk()
     now = time.time()
-    _, key = _where(job["BatchID"], job["JobIndex"], "update_job")
+    _, key = job_meant(job["BatchID"], job["JobIndex"], "update_job")
     try:
         job.origin = desk.write(lambda db: runtime.update_job(db, told, now, own=key is not None), key)
     except NotFoundError:
@@ -344,8 +168,8 @@ def set_complete(
         BatchID = job.get("BatchID") if BatchID is None else BatchID
         JobIndex = job.get("JobIndex") if JobIndex is None else JobIndex
         job = _checked(job)
-    where, key = _where(BatchID, JobIndex, "set_complete")
-    desk = _desk()
+    where, key = job_meant(BatchID, JobIndex, "set_complete")
+    desk = my_desk()
     now = time.time()
     try:
         desk.write(lambda db: runtime.mark_complete(db, key, job, where, now), key)
@@ -361,10 +185,10 @@ def set_complete(
     if key is not None and os.environ.get("PARASCHUT_EXECUTOR"):
         _keep_summary(desk, key, os.environ["PARASCHUT_EXECUTOR"])
     if Submit:
-        _submit_next(desk)
+        submit_next(desk)
 
 
-def _keep_summary(desk: _Desk, key: Key, name: str) -> None:
+def _keep_summary(desk: Desk, key: Key, name: str) -> None:
     """Keep with this attempt what its scheduler says of it, which it forgets soon; it is no reason to fail."""
     from paraschut.config import load_config
     from paraschut.errors import ExecutorError
@@ -378,7 +202,9 @@ def _keep_summary(desk: _Desk, key: Key, name: str) -> None:
         return
 
 
-def _submit_next(desk: _Desk) -> None:
+def submit_next(desk: Desk) -> None:
+    """Make a pass if anything may be submitted."""
+
     def any_ready(db: Statements) -> bool:
         limits = {head["max_jobs"] for head in db.rows("heads", now=time.time())}
         if not limits:
@@ -415,8 +241,8 @@ def set_progress(
     """
     if not checks.is_number(fraction) or not 0 <= float(fraction) <= 1:
         raise JobError(f"The progress is {fraction!r}; it must be a number between 0 and 1.")
-    where, key = _where(BatchID, JobIndex, "set_progress")
-    desk = _desk()
+    where, key = job_meant(BatchID, JobIndex, "set_progress")
+    desk = my_desk()
     told = {"progress": float(fraction), "progress_message": jobs.writable(str(message))}
 
     def tell(db: Statements) -> None:
@@ -466,7 +292,7 @@ def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
     forms = dict.fromkeys(
         [known_as.rpartition(".")[0], known_as, re.sub(r"(?<=[._\[])[0-9]+(?=\]|$)", "#", known_as, count=1)]
     )
-    row = _desk().read(
+    row = my_desk().read(
         lambda db: next(filter(None, (db.row("submission_of", cluster_id=form) for form in forms)), None)
     )
     if row is None:

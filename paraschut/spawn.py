@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from paraschut import checks
 from paraschut import job as jobs
+from paraschut.desk import job_meant, my_desk, own_key
 from paraschut.errors import JobError, NotInJobError
 from paraschut.process import host_name
-from paraschut.runtime import _desk, _own_key, _where
 from paraschut.store import runtime
 from paraschut.store.runtime import Key, Statements
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _own(JobInfo: dict[str, Any] | None, call: str) -> Key:
-    key = _own_key()
+    key = own_key()
     if key is None:
         raise NotInJobError(
             f"{call}() works inside a job, and this process is none (PARASCHUT_BATCHID is not set)."
@@ -77,7 +77,7 @@ def spawn_submit(JobInfo: dict[str, Any] | None = None, N: int = 1) -> jobs.Job:
             key.n,
             lambda store, new, executor: spawns.add(store, new, key, int(N), executor.asked),
         )
-    desk = _desk()
+    desk = my_desk()
     return desk.read(lambda db: runtime.read_job(db, desk.index, *key[:2], desk.trusted, key))
 
 
@@ -111,7 +111,7 @@ def spawn_complete(JobInfo: dict[str, Any] | None = None) -> jobs.Job:
     ...     set_complete(Submit=True)
     """
     key = _own(JobInfo, "spawn_complete")
-    desk = _desk()
+    desk = my_desk()
     now = time.time()
 
     def say(db: Statements) -> jobs.Job:
@@ -219,8 +219,8 @@ def spawn_get_info(BatchID: int | None = None, JobIndex: int | None = None) -> l
     """
     from paraschut.paths import Paths
 
-    where, _ = _where(BatchID, JobIndex, "spawn_get_info")
-    desk = _desk()
+    where, _ = job_meant(BatchID, JobIndex, "spawn_get_info")
+    desk = my_desk()
 
     def look(db: Statements) -> list[dict[str, Any]]:
         runtime.job_row(db, *where)

@@ -14,7 +14,7 @@ from fakes import FakeCluster
 from hypothesis import HealthCheck, settings
 from stories import BATCH, ROOT, dump, jobs_of
 
-from paraschut import runtime
+from paraschut import desk
 from paraschut.command import job_variables
 from paraschut.process import host_name
 from paraschut.store.store import Store
@@ -59,8 +59,8 @@ def home(tmp_path, monkeypatch):
     # Jobs that run in processes of their own find the package as this one does, installed or not.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
     yield folder
-    runtime._close_desks()
-    runtime._desks.clear()
+    desk._close_desks()
+    desk._desks.clear()
 
 
 @pytest.fixture

@@ -12,36 +12,30 @@ import fcntl
 import json
 import os
 import signal
-import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from paraschut.agent import ear, ends, limits
 from paraschut.agent.crew import Crew
+from paraschut.agent.enforcing import Enforcer
 from paraschut.agent.job import Kind, Running, Wrapper, spec_of
 from paraschut.agent.limits import Capacity
+from paraschut.agent.link import Link
 from paraschut.errors import ParaschutError
 from paraschut.paths import Paths, make_folder
 from paraschut.process import boot_id, host_name, identity
-from paraschut.resources import warned_after
-from paraschut.store import bell, copies, engine, spool
-from paraschut.store.line import Line
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt, opened, read_statements
+from paraschut.store import bell, copies, spool
+from paraschut.store.ending import end_attempt
+from paraschut.store.runtime import Ended, Key, Statements
 
-_T = TypeVar("_T")
 #: Seconds without work after which the agent leaves.
 LINGER = 20.0
 #: Seconds without work after which it tidies up, and lets go of the index.
 REST = 1.0
 #: Seconds between two looks when nobody wakes it: only a safety net.
 SAFETY = 2.0
-#: Seconds between two looks at the memory of jobs that have a limit.
-MEMORY_PERIOD = 0.5
-#: Seconds between the request to end and the end by force.
-KILL_GRACE = 3.0
 #: Seconds that a new agent waits for the one before it to let go of the lock.
 TAKE_OVER = 10.0
 
@@ -68,18 +62,15 @@ class Agent:
         self.capacity = capacity
         self._processors = os.cpu_count() or 1
         self.limits_given = limits_given
-        self.lock_timeout = float(os.environ.get("PARASCHUT_LOCK_TIMEOUT", "60"))
+        self._link = Link(self.index, float(os.environ.get("PARASCHUT_LOCK_TIMEOUT", "60")))
         self.trusted = tuple(filter(None, os.environ.get("PARASCHUT_TRUSTED", "").split(":")))
         self.running: dict[str, Running] = {}
         self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
         self._done = False
-        self._connection: sqlite3.Connection | None = None
-        self._line = Line(self.index, self.lock_timeout)
-        self._texts = read_statements()
         self._environments: dict[str, dict[str, str]] = {}
-        self._warning = float(os.environ.get("PARASCHUT_WARNING", "60"))
+        warning = float(os.environ.get("PARASCHUT_WARNING", "60"))
+        self._enforcer = Enforcer(self._write_reason, warning)
         self._next_look = 0.0
-        self._next_memory = 0.0
         self._next_pass = 0.0
         self._idle_since = time.monotonic()
         self._look = True
@@ -88,8 +79,6 @@ class Agent:
         self._begin: float | None = None
         self._ear = ear.Ear(self.index, self.crew.selector)
         self._lock = -1
-        self._orphans: list[str] = []
-        self._strangers: set[Any] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -104,9 +93,9 @@ class Agent:
         try:
             self.crew.start()
             self._ear.open()
-            gone = self._read(lambda db: ends.dead(db, self.host))
+            gone = self._link.read(lambda db: ends.dead(db, self.host))
             lines = self.crew.new_lines()
-            with self._writing() as db:
+            with self._link.writing() as db:
                 db.run("agent_state", **identity()._asdict(), state="running", now=time.time())
                 self._adopt(db, gone, lines)
             while self._turn():
@@ -120,7 +109,7 @@ class Agent:
         finally:
             self._ear.close()
             self.crew.dismiss(for_good=self._done)
-            self._let_go()
+            self._link.let_go()
 
     def _take_lock(self) -> int | None:
         lock = os.open(self.paths.agent_lock(self.host), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -154,27 +143,6 @@ class Agent:
 
     # -- the index ----------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[Statements]:
-        with self._line.writing(self._open()) as connection:
-            yield Statements(connection, self._texts)
-
-    def _read(self, do: Callable[[Statements], _T]) -> _T:
-        with engine.speaking(self.index):
-            connection = self._open()
-            engine.be_patient(connection, self.lock_timeout)
-            return do(Statements(connection, self._texts))
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = opened(self.index, self.lock_timeout, self._texts)
-        return self._connection
-
-    def _let_go(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
     def _adopt(self, db: Statements, gone: set[str], lines: list[dict[str, Any]]) -> None:
         """Take over what the last agent left: fold what it had not, and wait for what still runs."""
         self._fold_lines(db, lines)
@@ -197,7 +165,7 @@ class Agent:
 
     def _judge_dead(self, db: Statements, gone: set[str]) -> None:
         """Give up the wrappers that were killed; whatever they left behind must not go on unseen."""
-        self._orphans.extend(ends.fold_dead(db, self.host, self.folder, gone, time.time(), 0))
+        self._enforcer.orphans.extend(ends.fold_dead(db, self.host, self.folder, gone, time.time(), 0))
         for process in gone:
             if process in self.running:
                 self._rescue_logs(self.running[process])
@@ -218,7 +186,7 @@ class Agent:
             return
         if running.killed_at is not None:
             # The job itself heeded the request to end; what it had started may not have.
-            self._orphans.append(running.cluster_id)
+            self._enforcer.orphans.append(running.cluster_id)
         self.crew.give_back(running.wrapper)
 
     # -- a turn -------------------------------------------------------------------------------------------------
@@ -239,7 +207,7 @@ class Agent:
         bad = bool(gone or events) or any(line.get("code") != 0 for line in lines)
         # Who cancels a job wakes us, so that not every end of a job has to ask.
         looks = self._look or bad or self._look_is_due()
-        with self._writing() as db:
+        with self._link.writing() as db:
             # First what jobs could not write themselves: their end means something else after they said complete.
             spool.fold(db, self.index, events, self.trusted)
             ended = self._fold_lines(db, lines) or bool(events) or bool(gone)
@@ -255,7 +223,7 @@ class Agent:
         if bad:
             bell.ring(self.index)  # who has a result has rung already
         spool.unlink(self.paths, events)
-        self._enforce()
+        self._enforcer.enforce(list(self.running.values()))
         # While enough waits here, a pass could only make the line longer.
         self._pass_wanted |= self._look or (ended and waiting < self.capacity.workers)
         self._look = False
@@ -267,7 +235,7 @@ class Agent:
         idle = time.monotonic() - self._idle_since
         if idle >= REST:
             self.crew.clear_ends()
-            self._let_go()
+            self._link.let_go()
         return idle < LINGER or not self._may_leave()
 
     def _look_is_due(self) -> bool:
@@ -366,61 +334,9 @@ class Agent:
         """Return what starts the agent after this one."""
         return [sys.executable, "-P", "-m", "paraschut.agent", self.index, json.dumps(self.limits_given)]
 
-    # -- limits -------------------------------------------------------------------------------------------------
-
-    def _enforce(self) -> None:
-        now = time.time()
-        for running in self.running.values():
-            walltime = running.asked.get("walltime")
-            if running.reason is None and walltime and now > running.started + walltime:
-                running.reason = "time limit"
-            warned_at = self._warned_at(running)
-            if warned_at is not None and now > warned_at and running.reason is None:
-                running.warned = True
-                limits.send(self._tree(running), signal.SIGURG)
-        if time.monotonic() >= self._next_memory:
-            self._next_memory = time.monotonic() + MEMORY_PERIOD
-            self._enforce_memory()
-        for cluster_id in self._orphans:
-            limits.send(limits.tree(cluster_id), signal.SIGKILL)
-        self._orphans.clear()
-        for running in list(self.running.values()):
-            if running.reason is not None or running.doomed:
-                self._end(running, now)
-
-    def _warned_at(self, running: Running) -> float | None:
-        """Return when a job is to be told that its time will be over; None if it never is, or was already."""
-        after = warned_after(running.asked.get("walltime"), self._warning)
-        return None if after is None or running.warned else running.started + after
-
-    def _enforce_memory(self) -> None:
-        limited = {
-            one.cluster_id: one for one in self.running.values() if one.asked.get("mem") and not one.reason
-        }
-        if not limited:
-            return
-        roots = {cluster_id: one.wrapper.pid for cluster_id, one in limited.items()}
-        for cluster_id, processes in limits.trees(roots, self._strangers).items():
-            if (
-                limits.memory_of(processes, limited[cluster_id].asked["mem"])
-                > limited[cluster_id].asked["mem"]
-            ):
-                limited[cluster_id].reason = "out of memory"
-
-    def _end(self, running: Running, now: float) -> None:
-        if running.killed_at is None:
-            if running.reason is not None:
-                with self._writing() as db:
-                    db.run("attempt_reason", **running.key._asdict(), reason=running.reason)
-            running.killed_at = now
-            limits.send(self._tree(running), signal.SIGTERM)
-        elif now > running.killed_at + KILL_GRACE:
-            running.killed_at = now
-            limits.send(self._tree(running), signal.SIGKILL)
-
-    @staticmethod
-    def _tree(running: Running) -> list[Any]:
-        return limits.tree(running.cluster_id, running.wrapper.pid)
+    def _write_reason(self, key: Key, reason: str) -> None:
+        with self._link.writing() as db:
+            db.run("attempt_reason", **key._asdict(), reason=reason)
 
     # -- what comes next ----------------------------------------------------------------------------------------
 
@@ -433,7 +349,7 @@ class Agent:
         from paraschut.agent.passes import pass_is_due
 
         usual = int(os.environ.get("PARASCHUT_MAX_JOBS", "1000"))
-        due = self._read(lambda db: pass_is_due(db, usual, time.time(), idle=not waiting))
+        due = self._link.read(lambda db: pass_is_due(db, usual, time.time(), idle=not waiting))
         made = 0
         if due:
             from paraschut.dispatch import go_on
@@ -454,7 +370,7 @@ class Agent:
         heard has claimed before, and what it claimed is seen here.
         """
         self._ear.close()
-        with self._writing() as db:
+        with self._link.writing() as db:
             self._await_begin(db)
             if self._begin is None and db.row("any_waiting", host=self.host) is None:
                 db.run("agent_state", **identity()._asdict(), state="leaving", now=time.time())
@@ -466,7 +382,7 @@ class Agent:
         if self._look:
             return 0.0
         now = time.time()
-        pause = SAFETY if self.running or self._connection is None else REST
+        pause = SAFETY if self.running or not self._link.is_held else REST
         if self._begin is not None:
             pause = min(pause, self._begin - now)
         if self._pass_wanted:
@@ -474,11 +390,7 @@ class Agent:
         for running in self.running.values():
             if running.wrapper.hung_up:
                 pause = 0.02
-            if running.killed_at is not None:
-                pause = min(pause, running.killed_at + KILL_GRACE - now)
-            elif running.asked.get("walltime"):
-                ends = running.started + running.asked["walltime"]
-                pause = min(pause, (self._warned_at(running) or ends) - now)
-            if running.asked.get("mem"):
-                pause = min(pause, MEMORY_PERIOD)
+            due = self._enforcer.pause(running, now)
+            if due is not None:
+                pause = min(pause, due)
         return max(0.01, pause)

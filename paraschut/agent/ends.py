@@ -15,7 +15,8 @@ from paraschut.agent.series import Claim, left_by, stop
 from paraschut.process import boot_id, start_ticks
 from paraschut.reconcile import Found, Kind, judge
 from paraschut.store import calls
-from paraschut.store.runtime import Ended, Key, Statements, end_attempt
+from paraschut.store.ending import end_attempt
+from paraschut.store.runtime import Ended, Key, Statements
 
 
 class Folded(NamedTuple):

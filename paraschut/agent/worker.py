@@ -25,7 +25,7 @@ from paraschut.store.calls import Outcome, Payload
 from paraschut.store.runtime import Ended, Key, Statements, check_current
 
 if TYPE_CHECKING:
-    from paraschut.runtime import _Desk
+    from paraschut.desk import Desk
 
 #: Seconds after which the results of short calls are written at the latest; a single one is written at once.
 DELAY = 0.02
@@ -102,14 +102,14 @@ class AtWork:
 
     def series(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Make a call, and those that follow it; return how the last one ended."""
-        from paraschut.runtime import _desk
+        from paraschut.desk import my_desk
 
         self._mine = {}
         self._shared = {}
         self.claims.follow()
-        return _Series(self, spec, _desk()).run()
+        return _Series(self, spec, my_desk()).run()
 
-    def call(self, desk: _Desk, key: Key, payloads: list[Payload], small: int) -> Outcome:
+    def call(self, desk: Desk, key: Key, payloads: list[Payload], small: int) -> Outcome:
         """Make a call."""
         from paraschut import _run
 
@@ -147,7 +147,7 @@ class AtWork:
 class _Series:
     """The calls that a worker makes before it answers: one that it was told, and those that it takes by itself."""
 
-    def __init__(self, worker: AtWork, spec: dict[str, Any], desk: _Desk) -> None:
+    def __init__(self, worker: AtWork, spec: dict[str, Any], desk: Desk) -> None:
         self.worker = worker
         self.file = worker.claims
         self.spec = spec

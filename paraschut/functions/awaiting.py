@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from paraschut import _run
 from paraschut.config import Config
+from paraschut.desk import Desk
 from paraschut.dispatch import tend
 from paraschut.errors import ExecutorError, JobFailed, NotFoundError, StoreBusyError, TrustError
 from paraschut.executors.base import JobExecutor
 from paraschut.look.logs import open_log
 from paraschut.paths import Paths
-from paraschut.runtime import _Desk
 from paraschut.store import calls, pickles
 from paraschut.store.bell import Bell
 from paraschut.store.calls import Answer, Standing
@@ -79,7 +79,7 @@ class Watch:
         self.batch_id = batch_id
         self.executor = executor
         self.paths = Paths(config.index)
-        self.desk = _Desk(self.paths.index, config.lock_timeout, config.trusted_users)
+        self.desk = Desk(self.paths.index, config.lock_timeout, config.trusted_users)
         self.lock = threading.RLock()
         self._store = store
         self._since = 0

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from paraschut import _run
+from paraschut.desk import Desk, my_desk, own_key
 from paraschut.errors import NotInJobError
-from paraschut.runtime import _Desk, _desk, _own_key
 from paraschut.store import calls, pickles
 from paraschut.store.calls import Outcome
 from paraschut.store.runtime import Key
@@ -92,7 +92,7 @@ class Chunk:
 
     def __call__(self, items: Sequence[tuple[Any, ...]]) -> list[Outcome]:
         """Return what came of each; raise PartlyFailedError unless all went well."""
-        key, desk = _own_key(), _desk()
+        key, desk = own_key(), my_desk()
         if key is None:
             raise NotInJobError("A chunk of calls can only be made by a job.")
         before = _outcomes_before(desk, key)
@@ -112,7 +112,7 @@ def _in_memory(value: object, kind: str) -> tuple[bytes | None, bool]:
     return pickles.dump_plain(value, "", 1 << 62), False
 
 
-def _outcomes_before(desk: _Desk, key: Key) -> list[Outcome]:
+def _outcomes_before(desk: Desk, key: Key) -> list[Outcome]:
     """Return what came of the calls of this chunk in an attempt before this one."""
     answer = desk.read(lambda db: calls.read_result(db, key.batch_id, key.job_index))
     if answer is None:
@@ -125,7 +125,7 @@ def _outcomes_before(desk: _Desk, key: Key) -> list[Outcome]:
     return outcomes
 
 
-def load_answer(desk: _Desk, batch_id: int, answer: calls.Answer) -> Any:
+def load_answer(desk: Desk, batch_id: int, answer: calls.Answer) -> Any:
     """Return the value of an answer, or its exception."""
     path = desk.paths.result(batch_id, answer.job_index, answer.n, answer.outcome.kind)
     return pickles.load(answer.outcome.data, path, desk.index, desk.trusted)
@@ -140,7 +140,7 @@ class Reduce:
 
     def __call__(self, name: str) -> Any:
         """Return what the function makes of the values."""
-        key, desk = _own_key(), _desk()
+        key, desk = own_key(), my_desk()
         if key is None:
             raise NotInJobError("The values of a map can only be gathered by its job.")
         row = desk.read(lambda db: db.row("name", name=name))

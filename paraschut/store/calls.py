@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paraschut.errors import StaleJobError
+from paraschut.store.ending import end_attempt, will_try_again
 from paraschut.store.runtime import (
     Ended,
     Key,
     Statements,
     check_current,
-    end_attempt,
     mark_complete,
-    will_try_again,
 )
 
 #: The number of the payload of a batch's function, where its jobs share one.

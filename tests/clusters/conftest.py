@@ -20,7 +20,7 @@ from sites import HOLD, Site, configure
 from slurm import Slurm
 from stories import ROOT
 
-from paraschut import runtime
+from paraschut import desk
 
 #: Read here, because each test starts without any PARASCHUT_* variable.
 REQUIRED = os.environ.get("PARASCHUT_TESTS_REQUIRE", "").split(",")
@@ -199,8 +199,8 @@ def world(odd_home, monkeypatch, request):
     made = World(odd_home, mark)
     configure(made)
     yield made
-    runtime._close_desks()
-    runtime._desks.clear()
+    desk._close_desks()
+    desk._desks.clear()
     made.end_all()
 
 

@@ -17,7 +17,7 @@ import pytest
 from stories import ROOT
 
 import paraschut as psu
-from paraschut import runtime
+from paraschut import desk
 from paraschut.config import load_config
 from paraschut.errors import JobError, SubmitError
 from paraschut.executors.cluster import ClusterJobExecutor
@@ -45,8 +45,8 @@ def configured(playground):
         blocks("toml")[0].replace("[paraschut]", "[paraschut]\nqueue_age = 0.2"), "utf-8"
     )
     yield playground
-    runtime._close_desks()
-    runtime._desks.clear()
+    desk._close_desks()
+    desk._desks.clear()
 
 
 def test_its_batches_go_in_as_one_array_and_go_on_by_themselves(configured, fake_slurm):

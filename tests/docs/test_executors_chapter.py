@@ -17,7 +17,7 @@ import pytest
 from stories import ROOT
 
 import paraschut as psu
-from paraschut import runtime
+from paraschut import desk
 
 CHAPTER = (ROOT / "docs" / "executors.md").read_text("utf-8")
 TSP = shutil.which("tsp")
@@ -65,8 +65,8 @@ def spooler(playground, monkeypatch):
         subprocess.run([command, "-S", "2"], check=True)
         yield command
         subprocess.run([command, "-K"], check=True)
-    runtime._close_desks()
-    runtime._desks.clear()
+    desk._close_desks()
+    desk._desks.clear()
     sys.modules.pop("paraschut_tsp", None)
 
 

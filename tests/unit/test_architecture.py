@@ -66,7 +66,7 @@ FLOORS = {
         "look.histories",
         "look.terminal",
     },
-    "inside and outside of jobs": {"spawn", "checkpoint", "runtime", "look", "submitter", "closer"},
+    "inside and outside of jobs": {"desk", "spawn", "checkpoint", "runtime", "look", "submitter", "closer"},
     "functions as jobs": {"_run", "functions"},
     "on top": {"cli", "__main__", "__init__", "demo"},
 }
@@ -78,14 +78,13 @@ DOORS = {
     ("agent", "dispatch"),
     # What it forks for function jobs makes calls.
     ("agent", "_run"),
-    ("agent", "runtime"),
     # The local machine as a cluster is run by the agent, and woken in its folder.
     ("executors.local", "agent.limits"),
     ("executors.local", "store.engine"),
     # What a zygote forks runs the calls of function jobs, and does with the index what jobs do.
     ("agent.zygote", "_run"),
     ("agent.worker", "_run"),
-    ("agent.worker", "runtime"),
+    ("agent.worker", "desk"),
     # A job shows itself in a notebook.
     ("job", "look.render_html"),
     ("job", "look.texts"),
@@ -226,12 +225,12 @@ def test_nobody_imports_in_a_circle():
 def test_only_the_store_speaks_sql():
     for module in MODULES:
         speaks = foreign(module) & {"sqlalchemy", "sqlite3"}
-        # The agent keeps a connection, and names its type.
+        # The agent keeps a connection, and this names its type.
         allowed = (
             {"sqlalchemy", "sqlite3"}
             if room_of(module) == "store"
             else {"sqlite3"}
-            if module == "agent.agent"
+            if module == "agent.link"
             else set()
         )
         assert speaks <= allowed, module

@@ -31,7 +31,8 @@ from paraschut.job import Job
 from paraschut.paths import Paths
 from paraschut.process import boot_id
 from paraschut.store import runtime, spool
-from paraschut.store.runtime import Ended, end_attempt
+from paraschut.store.ending import end_attempt
+from paraschut.store.runtime import Ended
 from paraschut.store.store import Store
 
 DONE = {"complete", "collected"}

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from verbs import add, claim
 
 from paraschut.errors import JobError
+from paraschut.store.ending import end_attempt
 from paraschut.store.filters import compile_filter
-from paraschut.store.runtime import Key, end_attempt
+from paraschut.store.runtime import Key
 from paraschut.store.store import Store
 
 FINISHED = {"complete", "collected"}

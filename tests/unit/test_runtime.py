@@ -16,7 +16,7 @@ from stories import BATCH, dump, held
 from verbs import ME, add, ask, change, claim, end, read, states
 
 import paraschut as psu
-from paraschut import fold, runtime
+from paraschut import desk, fold
 from paraschut.errors import (
     JobError,
     NotFoundError,
@@ -290,15 +290,15 @@ def test_two_indexes_are_two_desks(store, in_job, tmp_path, make_jobs, monkeypat
         psu.get_job_info()
         monkeypatch.setenv("PARASCHUT_INDEX", other.index)
         assert psu.get_job_info(BATCH, 0)["note"] == "other"
-    assert set(runtime._desks) == {store.index, str(tmp_path / "other.db")}
+    assert set(desk._desks) == {store.index, str(tmp_path / "other.db")}
 
 
 def test_no_connection_goes_through_a_fork(in_job, python):
     program = (
-        "import os, paraschut as psu; from paraschut import runtime\n"
+        "import os, paraschut as psu; from paraschut import desk\n"
         "psu.get_job_info(); psu.get_job_info()\n"
         "child = os.fork()\n"
-        "open_ones = any(desk._connection for desk in runtime._desks.values())\n"
+        "open_ones = any(one._connection for one in desk._desks.values())\n"
         "os.write(1, f\"{open_ones} {psu.get_job_info()['note']}\\n\".encode())\n"
         "if child: os.waitpid(child, 0)\n"
     )
@@ -329,12 +329,12 @@ def test_a_job_that_computes_after_its_calls_is_not_in_the_way_of_another_journa
 
 def test_calls_that_follow_one_another_share_a_connection(in_job):
     psu.set_progress(0.1)
-    (desk,) = runtime._desks.values()
-    assert desk._connection is None
+    (mine,) = desk._desks.values()
+    assert mine._connection is None
     psu.set_progress(0.2)
-    shared = desk._connection
+    shared = mine._connection
     psu.get_job_info()
-    assert desk._connection is shared is not None
+    assert mine._connection is shared is not None
 
 
 def test_threads_of_a_job_may_all_tell(store, in_job):

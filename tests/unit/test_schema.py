@@ -16,7 +16,7 @@ from stories import BATCH, jobs_of
 from verbs import ME, add, change, claim, end, no_needs, start, submission
 
 import paraschut
-from paraschut.store import engine, runtime, schema, spool, statements, views
+from paraschut.store import ending, engine, runtime, schema, spool, statements, unsettled, views
 from paraschut.store.filters import compile_filter
 from paraschut.store.runtime import Key
 from paraschut.store.store import Store
@@ -185,9 +185,9 @@ def live(store):
     change(store, {"state": "held"}, batch=batch, indices=[0, 5], only=["submit"])
     store.boost([batch], 5, who=ME, now=7.0)
     with store.writing() as (connection, db):
-        views.set_seen(connection, "files", 3)
+        unsettled.set_seen(connection, "files", 3)
         spool.fold(db, store.index, [], ())
-        runtime.settle(db, "files", 8.0)
+        ending.settle(db, "files", 8.0)
         runtime.add_event(db, 8.0, batch, 1, "edit", None)
     with store.reading() as connection:
         look(store, connection, batch)
@@ -208,11 +208,11 @@ def look(store, connection, batch):
     views.indices_of(connection, batch, [0, 1, 99])
     views.existing(connection, batch)
     views.highest_index(connection, batch)
-    views.open_submissions(connection)
-    views.open_submissions(connection, ["t"])
-    views.open_folders(connection)
-    views.open_attempts(connection, "files")
-    views.running_in(connection, [batch])
+    unsettled.open_submissions(connection)
+    unsettled.open_submissions(connection, ["t"])
+    unsettled.open_folders(connection)
+    unsettled.open_attempts(connection, "files")
+    unsettled.running_in(connection, [batch])
     views.events_of(connection, batch, 0)
     views.attempts_of(connection, batch, 0)
 

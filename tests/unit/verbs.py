@@ -10,8 +10,9 @@ from paraschut.plan import Head, Limits, next_groups
 from paraschut.process import identity
 from paraschut.store import spool, views
 from paraschut.store.claims import NewSubmission
+from paraschut.store.ending import end_attempt
 from paraschut.store.filters import compile_filter
-from paraschut.store.runtime import Ended, Key, end_attempt, mark_run
+from paraschut.store.runtime import Ended, Key, mark_run
 
 HOST = "here"
 ME = identity()
