@@ -68,8 +68,7 @@ class Agent:
         self.crew = Crew(self.folder, lambda: [self.paths.agent_lock(self.host), *self._command()])
         self._done = False
         self._environments: dict[str, dict[str, str]] = {}
-        warning = float(os.environ.get("PARASCHUT_WARNING", "60"))
-        self._enforcer = Enforcer(self._write_reason, warning)
+        self._enforcer = Enforcer(self._write_reason, float(os.environ.get("PARASCHUT_WARNING", "60")))
         self._next_look = 0.0
         self._next_pass = 0.0
         self._idle_since = time.monotonic()
@@ -236,7 +235,8 @@ class Agent:
         if idle >= REST:
             self.crew.clear_ends()
             self._link.let_go()
-        return idle < LINGER or not self._may_leave()
+        # A pass that was put off is one that nobody else will make.
+        return idle < LINGER or self._pass_wanted or not self._may_leave()
 
     def _look_is_due(self) -> bool:
         now = time.monotonic()
@@ -354,6 +354,7 @@ class Agent:
         if due:
             from paraschut.dispatch import go_on
 
+            before = time.monotonic()  # what is imported once says nothing about the next pass
             try:
                 made = go_on(self.index).count
             except ParaschutError:

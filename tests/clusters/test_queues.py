@@ -240,7 +240,10 @@ def test_a_closer_that_does_not_wait_is_made_up_for_at_once(site, wrap):
     command = SUBMITS[site.executor]
     ended = shlex.quote(str(site.world.home / "jobs" / "submissions"))
     real, delete = shlex.quote(str(shutil.which(command))), "scancel" if site.executor == "slurm" else "qdel"
-    dropped = f'until ls {ended}/*/*.exit; do sleep 0.1; done > /dev/null 2>&1; ID=$({real} "$@"); {delete} "$ID" >&2; echo "$ID"'
+    # Held, so that it cannot have begun before it is dropped.
+    hold = "--hold" if site.executor == "slurm" else "-h"
+    submitted = f'ID=$({real} {hold} "$@"); {delete} "$ID" >&2; echo "$ID"'
+    dropped = f"until ls {ended}/*/*.exit; do sleep 0.1; done > /dev/null 2>&1; {submitted}"
     with wrap(command, instead=f'if [ $CALL = 2 ]; then {dropped}; else exec {real} "$@"; fi') as calls:
         assert site.submit().jobs == {BATCH: [0, 1]}
         # The second is sent in the place of the first; then come the next job and its closer.
@@ -370,7 +373,7 @@ def test_scripts_with_other_lines_for_the_scheduler_are_other_arrays(site):
 )
 def test_auto_takes_what_is_there(world, monkeypatch, commands, found):
     from paraschut.config import load_config
-    from paraschut.executors.base import executor_of
+    from paraschut.executors.choice import executor_of
 
     folder = world.home / "bin"
     folder.mkdir()

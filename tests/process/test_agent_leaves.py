@@ -22,6 +22,7 @@ pytestmark = pytest.mark.process
 #: An agent that leaves after so many seconds without work.
 SHORT = """
 import json, os, sys, time
+from paraschut import dispatch
 from paraschut.agent import agent, __main__
 from paraschut.agent.limits import capacity_of
 
@@ -39,6 +40,17 @@ def slow(self):
 
 
 agent.Agent._may_leave = slow
+real_pass = dispatch.go_on
+
+
+def slow_pass(index):
+    time.sleep(float(os.environ["PASS_TAKES"]))
+    made = real_pass(index)
+    open(os.environ["DOOR"] + ".passed", "a").close()
+    return made
+
+
+dispatch.go_on = slow_pass
 __main__.main()
 """
 
@@ -63,6 +75,7 @@ exec {sys.executable} "$@"
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("LINGER", "0.03")
+    monkeypatch.setenv("PASS_TAKES", "0")
     monkeypatch.setenv("DOOR", str(tmp_path / "door"))
     return world
 
@@ -91,6 +104,23 @@ def test_what_is_submitted_while_the_agent_leaves_is_not_lost(short):
         time.sleep(0.02 + 0.001 * (index % 40))
     assert sorted(map(int, short.lines())) == list(range(15))
     assert len(agents) > 3
+
+
+def test_it_does_not_leave_while_a_pass_is_put_off(short, tmp_path, monkeypatch):
+    """A pass that found nothing took long, so the next one is put off for longer than an idle agent stays."""
+    monkeypatch.setenv("PASS_TAKES", "0.2")
+    first = short.says("$J", then="until [ -e one ]; do sleep 0.05; done")
+    short.add(first, short.says("$J"), priority=lambda index: 2 - index)
+    psu.submit_jobs(Verbose=False)
+    short.until_lines(1)
+    short.add(short.says("$J", then="until [ -e go ]; do sleep 0.05; done"), priority=101, batch=BATCH + 1)
+    psu.submit_jobs(Verbose=False)
+    short.until_lines(2)
+    # What is free now is held back by the job above 100: the pass finds nothing.
+    (short.home / "one").touch()
+    short.until((tmp_path / "door.passed").exists)
+    (short.home / "go").touch()
+    short.until_complete()
 
 
 def test_it_leaves_nothing_behind(short):
