@@ -13,7 +13,7 @@ from paraschut import fold as folding
 from paraschut import job as jobs
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, NotFoundError
-from paraschut.executors.base import executor_of
+from paraschut.executors.choice import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.paths import Paths, absolute
 from paraschut.process import identity

@@ -12,7 +12,8 @@ from paraschut import fold as folding
 from paraschut.bulk import uncollected
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, SubmitError
-from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.executors.base import JobExecutor
+from paraschut.executors.choice import executor_of, kept_defaults
 from paraschut.executors.scheduler import UnreachableError
 from paraschut.handover import Handed, as_before, hand_over, new_submission, variables_of
 from paraschut.plan import Head, Limits, next_groups

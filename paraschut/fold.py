@@ -18,7 +18,8 @@ from paraschut import queues
 from paraschut.agent import ends, limits
 from paraschut.config import Config
 from paraschut.errors import ExecutorError
-from paraschut.executors.base import Evidence, Exit, JobExecutor, Mark, Submission, executor_of
+from paraschut.executors.base import Evidence, Exit, JobExecutor, Mark, Submission
+from paraschut.executors.choice import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Queue
 from paraschut.executors.scheduler import UnreachableError

@@ -15,7 +15,7 @@ from paraschut import job as jobs
 from paraschut.bulk import Checker
 from paraschut.config import Config, load_config
 from paraschut.errors import JobError, NotFoundError
-from paraschut.executors.base import on_other_hosts
+from paraschut.executors.choice import on_other_hosts
 from paraschut.paths import Paths, absolute
 from paraschut.progress import shown
 from paraschut.resources import needs_of

@@ -192,7 +192,7 @@ def _keep_summary(desk: Desk, key: Key, name: str) -> None:
     """Keep with this attempt what its scheduler says of it, which it forgets soon; it is no reason to fail."""
     from paraschut.config import load_config
     from paraschut.errors import ExecutorError
-    from paraschut.executors.base import executor_of
+    from paraschut.executors.choice import executor_of
 
     try:
         summary = executor_of(name, load_config()).get_job_summary(os.environ["PARASCHUT_CLUSTERID"])
@@ -286,7 +286,7 @@ def get_qstat(ClusterID: str | None = None) -> dict[str, Any]:
     if known_as is None:
         raise NotInJobError("get_qstat was called outside of a job, so a ClusterID must be given.")
     from paraschut.config import load_config
-    from paraschut.executors.base import executor_of
+    from paraschut.executors.choice import executor_of
 
     # As it was recorded: the token of a submission, the id of a job, or of an array with # for the number of a task.
     forms = dict.fromkeys(

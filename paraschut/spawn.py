@@ -170,7 +170,7 @@ def _hand_over(batch_id: int, job_index: int, n: int | None, take: Any) -> Claim
 
     from paraschut import fold as folding
     from paraschut.config import load_config
-    from paraschut.executors.base import executor_of
+    from paraschut.executors.choice import executor_of
     from paraschut.handover import as_before, hand_over, new_submission
     from paraschut.store.store import Store as OpenStore
 

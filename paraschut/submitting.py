@@ -11,7 +11,8 @@ from paraschut import fold as folding
 from paraschut.config import load_config
 from paraschut.dispatch import Request, Submitted, make_pass
 from paraschut.errors import JobError
-from paraschut.executors.base import JobExecutor, executor_of, kept_defaults
+from paraschut.executors.base import JobExecutor
+from paraschut.executors.choice import executor_of, kept_defaults
 from paraschut.handover import hand_over, new_submission
 from paraschut.store.store import Store
 

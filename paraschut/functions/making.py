@@ -22,7 +22,8 @@ from paraschut.errors import (
     StoreError,
     SubmitError,
 )
-from paraschut.executors.base import JobExecutor, executor_of
+from paraschut.executors.base import JobExecutor
+from paraschut.executors.choice import executor_of
 from paraschut.paths import Paths
 from paraschut.prepare import new_batch_id
 from paraschut.resources import needs_of

@@ -14,7 +14,8 @@ from paraschut import fold as folding
 from paraschut import queues
 from paraschut.config import Config, load_config
 from paraschut.errors import StoreError
-from paraschut.executors.base import JobExecutor, executor_of
+from paraschut.executors.base import JobExecutor
+from paraschut.executors.choice import executor_of
 from paraschut.look.lines import lines_of
 from paraschut.look.render import render_queue
 from paraschut.look.render_html import queue_html

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from paraschut.config import Config, load_config
 from paraschut.errors import ParaschutError
-from paraschut.executors.base import executor_of
+from paraschut.executors.choice import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.look.texts import plural
 from paraschut.paths import make_folder

@@ -9,7 +9,7 @@ from paraschut import checks, queues
 from paraschut import fold as folding
 from paraschut.config import Config, load_config
 from paraschut.errors import ExecutorError, JobError, StoreError
-from paraschut.executors.base import executor_of
+from paraschut.executors.choice import executor_of
 from paraschut.executors.cluster import ClusterJobExecutor
 from paraschut.executors.queue import Kind
 from paraschut.store import holds

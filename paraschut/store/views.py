@@ -1,4 +1,4 @@
-"""What is read from the index to be looked at, and the attempts that evidence is gathered for."""
+"""What is read from the index to be looked at."""
 
 from __future__ import annotations
 

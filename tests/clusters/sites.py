@@ -94,7 +94,7 @@ class Site:
 
     def listed(self):
         """Return what the scheduler lists of this index and has not ended."""
-        from paraschut.executors.base import executor_of
+        from paraschut.executors.choice import executor_of
 
         executor = executor_of(self.executor, psu.config.load_config())
         tokens = {row["token"] for row in self.world.query("SELECT token FROM submission")}
@@ -111,7 +111,7 @@ class Site:
             process.kill()
             process.wait()
         if self.scheduled and os.path.exists(self.world.index):
-            from paraschut.executors.base import executor_of
+            from paraschut.executors.choice import executor_of
 
             with contextlib.suppress(psu.ParaschutError):
                 jobs = sorted({row.job for row in self.listed()})

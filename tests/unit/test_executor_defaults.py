@@ -15,7 +15,7 @@ from paraschut.agent.passes import pass_is_due
 from paraschut.config import load_config
 from paraschut.dispatch import go_on
 from paraschut.errors import ExecutorError, JobError
-from paraschut.executors.base import executor_of, kept_defaults
+from paraschut.executors.choice import executor_of, kept_defaults
 from paraschut.executors.file import FileJobExecutor
 from paraschut.executors.local import LocalJobExecutor
 from paraschut.store.runtime import Key
