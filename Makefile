@@ -11,14 +11,16 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/paraschut demo
 
-# The tests of clusters mostly wait, so they run beside the others. Where Python is told to write no byte code, each of
-# thousands of processes would compile the package anew.
+# The tests of clusters mostly wait, so they run beside the others, with what makes both take as long. Where Python is told
+# to write no byte code, each of thousands of processes would compile the package anew.
+BESIDE = tests/clusters tests/docs tests/fakes
+
 test: $(VENV)/.test
 	$(BIN)/python -m compileall -q paraschut
 	@mkdir -p build
-	@$(BIN)/python -m pytest tests/clusters > build/clusters.log 2>&1 & clusters=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/clusters; rest=$$?; \
-	wait $$clusters; ended=$$?; cat build/clusters.log; exit $$((rest | ended))
+	@$(BIN)/python -m pytest $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(BESIDE)); rest=$$?; \
+	wait $$beside; ended=$$?; cat build/beside.log; exit $$((rest | ended))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
